@@ -1,0 +1,114 @@
+"""``neurotrain``: Lightning's commands over the same signatures, and tools around a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; user mistakes end with exit code 2 and one message.
+
+    Args:
+        arguments: without the program's name; ``sys.argv`` where not given.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in LIGHTNING_COMMANDS:
+        lightning_cli(given)
+        return
+    parsed = _parser().parse_args(given)
+    from neurotrain.app.train import MISTAKES
+
+    try:
+        sys.exit(parsed.run(parsed))
+    except (*MISTAKES, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+def lightning_cli(arguments: Sequence[str], *, run: bool = True) -> Any:  # noqa: ANN401 - LightningCLI, imported late
+    """Build LightningCLI over any task and data module, as ``neurotrain fit --config FILE`` does.
+
+    Args:
+        arguments: a subcommand with its options; without the subcommand when ``run`` is False.
+        run: whether to run the subcommand; False only builds trainer, model and data.
+
+    Returns:
+        The ``LightningCLI``.
+    """
+    from lightning import LightningDataModule, LightningModule
+    from lightning.pytorch.cli import LightningCLI
+
+    return LightningCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=None,
+        args=list(arguments),
+        run=run,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="neurotrain", description="fit | validate | test | predict: LightningCLI, see `neurotrain fit --help`."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    data = commands.add_parser("data", help="look at data without training").add_subparsers(required=True)
+    verify = data.add_parser("verify", help="decode every file of a dataset and list every problem")
+    verify.add_argument("dataset", help="name under configs/data: drive, chase_db1, stare, isic, folder, …")
+    verify.add_argument("overrides", nargs="*", help="as on train.py: paths.data_dir=DIR data.dataset.root=DIR")
+    verify.set_defaults(run=_verify)
+    config = commands.add_parser("config", help="configurations in other shapes").add_subparsers(required=True)
+    convert = config.add_parser("convert", help="TOML experiment to YAML, or an experiment to LightningCLI's YAML")
+    convert.add_argument("source", help="FILE.toml, or experiment=NAME")
+    convert.add_argument("overrides", nargs="*", help="as on train.py, for experiment=NAME")
+    convert.add_argument("-o", "--output", type=Path, help="file to write; standard output where not given")
+    convert.add_argument("--run-dir", type=Path, default=Path("runs/cli"), help="trainer.default_root_dir of the file")
+    convert.set_defaults(run=_convert)
+    return parser
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from neurotrain.app.compose import compose
+    from neurotrain.app.registry import register
+    from neurotrain.app.strict import instantiate
+    from neurotrain.data.datasets import SegmentationDataset
+
+    config = compose(overrides=[f"data={parsed.dataset}", *parsed.overrides])
+    dataset = instantiate(config.values["data"]["dataset"], allow=register())
+    assert isinstance(dataset, SegmentationDataset)
+    report = dataset.verify()
+    sys.stdout.write(f"{report}\n")
+    return 0 if report.ok else 1
+
+
+def _convert(parsed: argparse.Namespace) -> int:
+    from neurotrain.app.compose import compose
+    from neurotrain.app.convert import to_lightning_cli, toml_to_yaml
+
+    if parsed.source.endswith(".toml"):
+        text = toml_to_yaml(Path(parsed.source))
+    elif parsed.source.startswith("experiment="):
+        config = compose(parsed.source.removeprefix("experiment="), parsed.overrides)
+        text = yaml.safe_dump(to_lightning_cli(config, run_dir=parsed.run_dir), sort_keys=False)
+    else:
+        raise ValueError(f"source={parsed.source!r}: expected FILE.toml or experiment=NAME")
+    if parsed.output is None:
+        sys.stdout.write(text)
+    else:
+        parsed.output.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Every configurable class, found by its package's ``__all__`` or an entry point, stored as a Hydra node.
+
+A node holds what the constructor says and nothing else: ``configs/**/*.yaml`` inherit one by its name
+(``_UNet`` in the group ``model/network``) and add deltas.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra_zen import builds
+from omegaconf import OmegaConf
+
+from neurotrain.app.allow import AllowList
+from neurotrain.app.settings import Paths, RunSettings
+
+OWNED_BY_THE_RUN = ("callbacks", "logger", "default_root_dir", "enable_checkpointing", "enable_progress_bar")
+"""Arguments of Lightning's Trainer that other groups and the run directory decide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A group of interchangeable classes.
+
+    Attributes:
+        name: of the entry-point group ``neurotrain.<name>`` by which third parties add members.
+        group: Hydra's group.
+        module: package whose ``__all__`` lists the members.
+        base: dotted path of the class that members derive from.
+        only: member names, for packages that are not ours; empty takes every concrete subclass of ``base``.
+        partial: members become factories (``functools.partial``).
+        without: constructor arguments that are not configuration.
+    """
+
+    name: str
+    group: str
+    module: str
+    base: str
+    only: tuple[str, ...] = ()
+    partial: bool = False
+    without: tuple[str, ...] = ()
+
+
+FAMILIES = (
+    Family(name="datamodules", group="data", module="neurotrain.data", base="lightning.LightningDataModule"),
+    Family(
+        name="datasets",
+        group="data/dataset",
+        module="neurotrain.data.datasets",
+        base="neurotrain.data.datasets.SegmentationDataset",
+    ),
+    Family(
+        name="transforms",
+        group="transform",
+        module="neurotrain.data.transforms",
+        base="neurotrain.data.transforms.Transform",
+    ),
+    Family(name="tasks", group="model", module="neurotrain.tasks", base="lightning.LightningModule"),
+    Family(name="networks", group="model/network", module="neurotrain.networks", base="torch.nn.Module"),
+    Family(name="losses", group="model/loss", module="neurotrain.losses", base="neurotrain.losses.SegmentationLoss"),
+    Family(name="schedules", group="model/schedule", module="neurotrain.tasks", base="neurotrain.tasks.Schedule"),
+    Family(name="inferers", group="model/inferer", module="neurotrain.inference", base="neurotrain.inference.Inferer"),
+    Family(
+        name="optimizers",
+        group="model/optimizer",
+        module="torch.optim",
+        base="torch.optim.Optimizer",
+        only=("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD"),
+        partial=True,
+        without=("params",),
+    ),
+    Family(name="callbacks", group="callbacks", module="neurotrain.callbacks", base="lightning.Callback"),
+    Family(
+        name="lightning_callbacks",
+        group="callbacks",
+        module="lightning.pytorch.callbacks",
+        base="lightning.Callback",
+        only=("EarlyStopping", "GradientAccumulationScheduler", "LearningRateMonitor"),
+    ),
+    Family(
+        name="loggers",
+        group="logger",
+        module="neurotrain.callbacks",
+        base="lightning.pytorch.loggers.logger.Logger",
+    ),
+    Family(
+        name="lightning_loggers",
+        group="logger",
+        module="lightning.pytorch.loggers",
+        base="lightning.pytorch.loggers.logger.Logger",
+        only=("TensorBoardLogger",),
+        without=("kwargs",),
+    ),
+    Family(
+        name="trainers",
+        group="trainer",
+        module="lightning",
+        base="lightning.Trainer",
+        only=("Trainer",),
+        without=OWNED_BY_THE_RUN,
+    ),
+)
+
+
+def members(family: Family) -> Iterator[tuple[str, type]]:
+    """Yield name and class of each member of ``family``, third parties' included.
+
+    Raises:
+        ValueError: if an entry point does not derive from the family's base, or takes a name that is taken.
+    """
+    module = import_module(family.module)
+    base = _load(family.base)
+    found: dict[str, type] = {}
+    for name in family.only or module.__all__:
+        value = getattr(module, name)
+        if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value) and value is not base:
+            found[name] = value
+    if "." not in family.module or family.module.startswith("neurotrain."):
+        found |= _third_party(family, base, taken=found)
+    if family.name == "trainers":
+        found = {"Trainer": base}
+    yield from found.items()
+
+
+def _third_party(family: Family, base: type, *, taken: Mapping[str, type]) -> dict[str, type]:
+    found: dict[str, type] = {}
+    for entry in entry_points(group=f"neurotrain.{family.name}"):
+        value = entry.load()
+        if not (inspect.isclass(value) and issubclass(value, base)):
+            raise ValueError(f"entry point {entry.value!r} of neurotrain.{family.name} is no {family.base}")
+        if entry.name in taken:
+            raise ValueError(f"entry point {entry.value!r} takes the name {entry.name!r}, which {family.module} has")
+        found[entry.name] = value
+    return found
+
+
+def node(family: Family, member: type) -> dict[str, Any]:
+    """Return the plain configuration node of one class: its target and every default of its constructor."""
+    built = builds(member, populate_full_signature=True, zen_partial=family.partial or None)
+    container = OmegaConf.to_container(OmegaConf.structured(built), resolve=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items() if key not in family.without}
+
+
+@cache
+def register() -> AllowList:
+    """Store every member's node under ``<group>/_<Name>`` and return what configurations may construct."""
+    store = ConfigStore.instance()
+    store.store(name="_RunSettings", node=_defaults(RunSettings), provider="neurotrain")
+    store.store(group="paths", name="_Paths", node=_defaults(Paths), provider="neurotrain")
+    targets: dict[str, object] = {}
+    for family in FAMILIES:
+        for name, member in members(family):
+            stored = node(family, member)
+            targets[stored["_target_"]] = member
+            store.store(group=family.group, name=f"_{name}", node=stored, provider="neurotrain")
+    return AllowList(targets=targets)
+
+
+def _defaults(settings: type[RunSettings | Paths]) -> dict[str, Any]:
+    """Return what a settings class says where nobody says otherwise."""
+    return {
+        field.name: str(field.default) if isinstance(field.default, Path) else field.default
+        for field in fields(settings)
+        if field.default is not MISSING
+    }
+
+
+def _load(dotted: str) -> Any:  # noqa: ANN401 - any attribute
+    module, _, name = dotted.rpartition(".")
+    return getattr(import_module(module), name)

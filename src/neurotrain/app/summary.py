@@ -1,0 +1,96 @@
+"""The end of a run: ``summary.json`` for programs and a table for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from neurotrain.app.run_directory import RunDirectory
+from neurotrain.data import SegmentationDataModule
+
+
+def summarize(
+    values: Mapping[str, Any],
+    directory: RunDirectory,
+    trainer: Trainer,
+    model: LightningModule,
+    data: SegmentationDataModule,
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    """Collect the final figures and write ``summary.json`` on rank 0.
+
+    Args:
+        values: the run's configuration.
+        directory: where to write.
+        trainer: after its last stage.
+        model: the task.
+        data: the data module, set up.
+        seconds: wall time of this process's stages, data preparation included.
+
+    Returns:
+        What was written. ``wall_seconds`` and ``test_evaluations`` add up over the processes of a resumed run that
+        reached its end.
+    """
+    path = directory.path / "summary.json"
+    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    metrics = {**earlier.get("metrics", {}), **{name: float(value) for name, value in trainer.callback_metrics.items()}}
+    described = data.summary()
+    tested = any(name.startswith("test/") for name in trainer.callback_metrics)
+    summary = {
+        "name": values["name"],
+        "stage": values["stage"],
+        "seed": values["seed"],
+        "metrics": dict(sorted(metrics.items())),
+        "data": described,
+        "synthetic": described["synthetic"],
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "wall_seconds": round(earlier.get("wall_seconds", 0.0) + seconds, 3),
+        "test_evaluations": earlier.get("test_evaluations", 0) + int(tested),
+    }
+    if trainer.is_global_zero:
+        directory.write_summary(summary)
+    return summary
+
+
+def final_table(summary: Mapping[str, Any], path: Path) -> None:
+    """Print the figures of the last stage, per image beside pooled, and where the run lies."""
+    metrics: Mapping[str, float] = summary["metrics"]
+    stages = [stage for stage in ("test", "val", "train") if any(name.startswith(f"{stage}/") for name in metrics)]
+    console = Console()
+    if not stages:
+        console.print(f"run directory: {path}", highlight=False, soft_wrap=True)
+        return
+    stage = stages[0]
+    title = f"{summary['name']}: {stage}" + (" (SYNTHETIC DATA)" if summary["synthetic"] else "")
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure")
+    table.add_column("mean per image", justify="right")
+    table.add_column("pooled", justify="right")
+    figures = {name.removeprefix(f"{stage}/"): value for name, value in metrics.items() if name.startswith(f"{stage}/")}
+    for name, value in figures.items():
+        if not name.startswith("pooled_"):
+            table.add_row(name, _figure(value), _figure(figures.get(f"pooled_{name}")))
+    for name, value in metrics.items():
+        if name.startswith("reference/"):
+            table.add_row(name, _figure(value), "")
+    console.print(table)
+    console.print(
+        f"{summary['parameters']:,} parameters, {summary['steps']:,} steps, {summary['wall_seconds']:.0f} s, "
+        f"run directory: {path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.4f}"

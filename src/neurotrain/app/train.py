@@ -1,0 +1,271 @@
+"""``python train.py experiment=…``: compose, check, run, and leave a run directory that can be trusted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers.logger import Logger
+from omegaconf import DictConfig
+
+from neurotrain.app.compose import PRIMARY, VERSION_BASE, Configuration, checked, prepare
+from neurotrain.app.overrides import config_folder, force_values, substituted
+from neurotrain.app.registry import register
+from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
+from neurotrain.app.strict import ConfigurationError, Problem, instantiate
+from neurotrain.app.summary import final_table, summarize
+from neurotrain.callbacks import MetricsCsv, NonFiniteLossError
+from neurotrain.data.datasets import DatasetError
+
+logger = logging.getLogger(__name__)
+
+_RUN_DIR_VARIABLE = "NEUROTRAIN_RUN_DIR"
+"""Tells the other ranks of one run where rank 0 put it."""
+
+MISTAKES = (ConfigurationError, DatasetError, ResumeError, NonFiniteLossError)
+"""Errors that a user can mend: shown as one message, without a traceback."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run leaves in memory.
+
+    Attributes:
+        metrics: final figures, as in ``summary.json``.
+        directory: the run directory.
+        trainer: Lightning's Trainer after its last stage.
+        model: the trained task.
+        data: its data module.
+        predictions: of ``stage=predict``, else None.
+    """
+
+    metrics: dict[str, float]
+    directory: Path
+    trainer: Trainer
+    model: LightningModule
+    data: LightningDataModule
+    predictions: list[Any] | None = None
+
+
+def train(config: Configuration) -> Run:
+    """Run a checked configuration: fit, validate, test or predict, as ``config.values["stage"]`` says.
+
+    Args:
+        config: from ``neurotrain.compose``.
+
+    Returns:
+        Metrics and live objects.
+
+    Raises:
+        ConfigurationError: if a constructor refuses its values.
+        DatasetError: if the data are not as they should be.
+        ResumeError: if there is nothing to resume from.
+        NonFiniteLossError: if the loss became NaN or infinite.
+
+    Example:
+        >>> import neurotrain
+        >>> config = neurotrain.compose("drive_unet", ["debug=fast"])  # doctest: +SKIP
+        >>> neurotrain.train(config).metrics["test/dice"]  # doctest: +SKIP
+    """
+    directory = _directory(config.values)
+    directory.write_start(config)
+    values = config.bound_to(directory.path)
+    torch.set_float32_matmul_precision(values.get("matmul_precision", "highest"))
+    seed_everything(values.get("seed", 0), workers=True, verbose=False)
+    with _logged(directory), _shared_with_ranks(directory.path):
+        _announce(config, directory)
+        data, model, trainer = _build(values, directory)
+        started = time.monotonic()
+        predictions = _run_stage(values, trainer, model, data, directory)
+        summary = summarize(values, directory, trainer, model, data, seconds=time.monotonic() - started)
+        if trainer.is_global_zero:
+            final_table(summary, directory.path)
+    return Run(summary["metrics"], directory.path, trainer, model, data, predictions)
+
+
+def _directory(values: Mapping[str, Any]) -> RunDirectory:
+    paths = values["paths"]
+    run_dir = None if paths["run_dir"] == "the-run-directory" else paths["run_dir"]
+    run_dir = os.environ.get(_RUN_DIR_VARIABLE, run_dir)
+    resume = values.get("resume")
+    if resume is not None and values.get("stage", "fit") != "fit":
+        raise ResumeError(f"resume={resume} has no effect with stage={values['stage']}: use ckpt=PATH")
+    if _RUN_DIR_VARIABLE in os.environ and resume is None:
+        return RunDirectory(Path(os.environ[_RUN_DIR_VARIABLE]))
+    return locate(
+        name=values["name"],
+        runs_dir=Path(paths["runs_dir"]),
+        run_dir=None if run_dir is None else Path(run_dir),
+        resume=resume,
+    )
+
+
+def _build(
+    values: Mapping[str, Any], directory: RunDirectory
+) -> tuple[LightningDataModule, LightningModule, Trainer]:
+    allow = register()
+    data = instantiate(values["data"], allow=allow)
+    model = instantiate(values["model"], allow=allow)
+    callbacks = [instantiate(node, allow=allow) for node in (values.get("callbacks") or {}).values() if node]
+    loggers = [instantiate(node, allow=allow) for node in (values.get("logger") or {}).values() if node]
+    factory = instantiate({**values["trainer"], "_partial_": True}, allow=allow)
+    assert isinstance(data, LightningDataModule)
+    assert isinstance(model, LightningModule)
+    assert callable(factory)
+    assert all(isinstance(callback, Callback) for callback in callbacks)
+    assert all(isinstance(log, Logger) for log in loggers)
+    trainer = factory(
+        callbacks=callbacks,
+        logger=loggers or False,
+        default_root_dir=str(directory.path),
+        enable_checkpointing=any(isinstance(callback, _checkpoint_type()) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, _progress_type()) for callback in callbacks),
+    )
+    assert isinstance(trainer, Trainer)
+    return data, model, trainer
+
+
+def _checkpoint_type() -> type:
+    from lightning.pytorch.callbacks import Checkpoint
+
+    return Checkpoint
+
+
+def _progress_type() -> type:
+    from lightning.pytorch.callbacks import ProgressBar
+
+    return ProgressBar
+
+
+def _run_stage(
+    values: Mapping[str, Any],
+    trainer: Trainer,
+    model: LightningModule,
+    data: LightningDataModule,
+    directory: RunDirectory,
+) -> list[Any] | None:
+    stage, ckpt = values.get("stage", "fit"), values.get("ckpt")
+    if stage == "fit":
+        if ckpt is not None:
+            _load_weights(model, Path(ckpt))
+        resume_from = None if directory.checkpoint is None else str(directory.checkpoint)
+        trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        if values.get("test", True) and not trainer.interrupted:
+            best = str(directory.checkpoints / "best.ckpt") if values.get("test_weights") == "best" else None
+            trainer.test(model, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
+        return None
+    if ckpt is None:
+        raise ConfigurationError([Problem("ckpt", f"stage={stage} needs ckpt=PATH, a checkpoint of a run", None)])
+    if stage == "validate":
+        trainer.validate(model, datamodule=data, ckpt_path=ckpt, verbose=False, weights_only=True)
+        return None
+    if stage == "test":
+        trainer.test(model, datamodule=data, ckpt_path=ckpt, verbose=False, weights_only=True)
+        return None
+    return trainer.predict(model, datamodule=data, ckpt_path=ckpt, weights_only=True)
+
+
+def _load_weights(model: LightningModule, path: Path) -> None:
+    """Start a new run from another run's weights: everything that fits by name and shape, and nothing else."""
+    if not path.is_file():
+        raise ConfigurationError([Problem("ckpt", f"no checkpoint at {path}", None)])
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict(state, strict=True)
+
+
+def _announce(config: Configuration, directory: RunDirectory) -> None:
+    values = config.values
+    if config.notice is not None:
+        logger.warning(config.notice)
+    verb = "resumes" if directory.checkpoint is not None else "runs"
+    logger.info(
+        "%s %s in %s (seed %s, stage %s)",
+        values["name"],
+        verb,
+        directory.path,
+        values.get("seed", 0),
+        values.get("stage", "fit"),
+    )
+    if directory.checkpoint is not None:
+        logger.info("going on from %s", directory.checkpoint.resolve().name)
+
+
+@contextmanager
+def _logged(directory: RunDirectory) -> Iterator[None]:
+    """Show our records on the terminal, Lightning's warnings too, and keep everything in ``log.txt``."""
+    ours, theirs = logging.getLogger("neurotrain"), logging.getLogger("lightning.pytorch")
+    terminal = logging.StreamHandler(sys.stdout)
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    ours.setLevel(logging.INFO)
+    ours.addHandler(terminal)
+    earlier = [(handler, handler.level) for handler in theirs.handlers]
+    for handler in theirs.handlers:
+        handler.setLevel(logging.WARNING)
+    file = directory.attach_log()
+    try:
+        with warnings.catch_warnings():
+            # Decoded samples are held in memory: more workers would only contend with the training for the cores.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*`LearningRateMonitor`.*")
+            yield
+    except Exception:
+        logger.exception("the run stopped") if file.stream is None else file.emit(_failure_record())
+        raise
+    finally:
+        detach_log(file)
+        ours.removeHandler(terminal)
+        for handler, level in earlier:
+            handler.setLevel(level)
+
+
+def _failure_record() -> logging.LogRecord:
+    return logging.LogRecord(__name__, logging.ERROR, __file__, 0, "the run stopped", None, sys.exc_info())
+
+
+@contextmanager
+def _shared_with_ranks(path: Path) -> Iterator[None]:
+    """Let processes that Lightning launches for other ranks find this run's directory."""
+    earlier = os.environ.get(_RUN_DIR_VARIABLE)
+    os.environ[_RUN_DIR_VARIABLE] = str(path)
+    try:
+        yield
+    finally:
+        if earlier is None:
+            del os.environ[_RUN_DIR_VARIABLE]
+        else:
+            os.environ[_RUN_DIR_VARIABLE] = earlier
+
+
+def main() -> None:
+    """Entry of ``train.py``: Hydra's command line (``--help``, ``--cfg job``, ``-m``, tab completion) over ``train``."""
+    prepare()
+    typed, notice = substituted(sys.argv[1:])
+    sys.argv[1:] = force_values(typed)
+
+    def job(raw: DictConfig) -> dict[str, float]:
+        overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
+        full_trace = bool(raw.get("full_trace", False))
+        try:
+            config = checked(raw, overrides=overrides, notice=notice)
+            return train(config).metrics
+        except MISTAKES as error:
+            if full_trace:
+                raise
+            sys.stderr.write(f"error: {error}\n")
+            raise SystemExit(2) from None
+
+    hydra.main(config_path=str(config_folder()), config_name=PRIMARY, version_base=VERSION_BASE)(job)()
+
+
+__all__ = ["MISTAKES", "MetricsCsv", "Run", "main", "train"]

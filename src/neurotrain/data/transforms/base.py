@@ -1,0 +1,84 @@
+"""What a joint transform of image, labels and validity mask is, and how several are one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+
+from neurotrain.batch import SegmentationSample
+
+
+class Transform(ABC):
+    """Maps a sample to a sample; never changes the one it is given.
+
+    Every random number comes from the generator of the call. Labels and validity are never interpolated. What lies
+    outside the image is invalid, of label 0 and of intensity 0 (the mean, after normalisation).
+    """
+
+    @property
+    def deterministic(self) -> bool:
+        """True where the result depends on the sample alone, so that it may be computed once and kept."""
+        return False
+
+    @abstractmethod
+    def __call__(self, sample: SegmentationSample, generator: torch.Generator) -> SegmentationSample:
+        """Transform one sample.
+
+        Args:
+            sample: image ``(C, *spatial)``, mask ``(*spatial)`` or ``(L, *spatial)``, valid ``(*spatial)``.
+            generator: source of every random number.
+
+        Returns:
+            A new sample; its tensors may share memory with the given one where nothing changed.
+        """
+
+
+class Identity(Transform):
+    """Leaves the sample as it is.
+
+    Example:
+        >>> Identity().deterministic
+        True
+    """
+
+    @property
+    def deterministic(self) -> bool:
+        """True."""
+        return True
+
+    def __call__(self, sample: SegmentationSample, generator: torch.Generator) -> SegmentationSample:
+        """Return ``sample``."""
+        return sample
+
+
+class Compose(Transform):
+    """Applies transforms one after the other.
+
+    Args:
+        steps: applied in the mapping's order; the names let a configuration change one of them.
+
+    Raises:
+        ValueError: if there is no step (:class:`Identity` says that on purpose).
+
+    Example:
+        >>> Compose(steps={"nothing": Identity()}).deterministic
+        True
+    """
+
+    def __init__(self, *, steps: Mapping[str, Transform]) -> None:
+        if not steps:
+            raise ValueError("steps={}: needs at least one transform; Identity changes nothing")
+        self.steps = dict(steps)
+
+    @property
+    def deterministic(self) -> bool:
+        """True where all steps are."""
+        return all(step.deterministic for step in self.steps.values())
+
+    def __call__(self, sample: SegmentationSample, generator: torch.Generator) -> SegmentationSample:
+        """Apply every step."""
+        for step in self.steps.values():
+            sample = step(sample, generator)
+        return sample

@@ -1,0 +1,206 @@
+"""Exponential moving average of a module's weights (Polyak averaging)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+
+class AverageState(TypedDict):
+    """What a checkpoint holds of an average: plain numbers and tensors.
+
+    Attributes:
+        updates: number of updates so far.
+        average: averaged tensors by their name in the module.
+    """
+
+    updates: int
+    average: dict[str, Tensor]
+
+
+class ExponentialMovingAverage:
+    r"""Averages the parameters and buffers of a module over its updates.
+
+    ``average_t = d_t * average_{t-1} + (1 - d_t) * weights_t`` with ``d_t = min(decay, (1 + t) / (10 + t))`` under
+    ``warmup`` (t counts from 0) and ``d_t = decay`` without. Floating buffers (running statistics) are averaged as
+    well, integer ones are copied, non-persistent ones are left alone. Averages are float32 at least: in bfloat16 an
+    update of 0.002 of the difference would round to nothing.
+
+    Args:
+        decay: share of the old average that an update keeps, in ``[0, 1)``.
+        warmup: whether the first updates forget faster, so that the initial weights do not linger.
+
+    Raises:
+        ValueError: if ``decay`` is outside ``[0, 1)``.
+
+    Reference:
+        Polyak & Juditsky, 1992; the warm-up is that of ``tf.train.ExponentialMovingAverage(num_updates=...)``.
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> ema = ExponentialMovingAverage(decay=0.5, warmup=False)
+        >>> _ = nn.init.constant_(layer.weight, 0.0)
+        >>> ema.attach(layer)
+        >>> _ = nn.init.constant_(layer.weight, 1.0)
+        >>> ema.update()
+        >>> with ema.swap():
+        ...     layer.weight.item()
+        0.5
+        >>> layer.weight.item()
+        1.0
+    """
+
+    def __init__(self, *, decay: float = 0.998, warmup: bool = True) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"decay={decay}: expected a value in [0, 1)")
+        self.decay = decay
+        self.warmup = warmup
+        self.updates = 0
+        self._module: nn.Module | None = None
+        self._swapped = False
+        self._average: dict[str, Tensor] = {}
+        self._parameters: list[nn.Parameter] = []
+        # Buffers are looked up anew: ``Module.to`` replaces the tensor objects (parameters keep theirs).
+        self._buffers: list[tuple[nn.Module, str]] = []
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that is averaged; None before :meth:`attach`."""
+        return self._module
+
+    def attach(self, module: nn.Module) -> None:
+        """Starts averaging ``module`` from its present weights, or from the averages that were loaded before.
+
+        Args:
+            module: any module; its parameters, persistent buffers and device are followed from here on.
+
+        Raises:
+            ValueError: if averages were loaded whose names or shapes are not the module's.
+        """
+        loaded = self._average if self._module is None else {}
+        named = dict(module.named_parameters())
+        kept = module.state_dict(keep_vars=True).keys()
+        buffers = {name: buffer for name, buffer in module.named_buffers() if name in kept}
+        if loaded:
+            _check_same(
+                {name: t.shape for name, t in loaded.items()}, {n: t.shape for n, t in (named | buffers).items()}
+            )
+        with torch.inference_mode(False), torch.no_grad():
+            # The order is the module's, whatever the order of the loaded ones was.
+            self._average = {
+                name: (loaded[name] if name in loaded else tensor)
+                .detach()
+                .to(device=tensor.device, dtype=_average_dtype(tensor), copy=True)
+                for name, tensor in (named | buffers).items()
+            }
+        if not loaded:
+            self.updates = 0
+        self._module = module
+        self._parameters = list(named.values())
+        owners = [(module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in buffers]
+        self._buffers = owners
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes the module's present weights into the average (call it after each optimizer step).
+
+        Raises:
+            RuntimeError: before :meth:`attach`, and inside :meth:`swap`.
+        """
+        if self._module is None or self._swapped:
+            raise RuntimeError(f"update() called {'inside swap()' if self._swapped else 'before attach()'}")
+        live = self._live()
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        averages: list[Tensor] = []
+        targets: list[Tensor] = []
+        for average, tensor in zip(self._average.values(), live, strict=True):
+            if not (average.is_floating_point() or average.is_complex()):
+                average.copy_(tensor)
+                continue
+            averages.append(average)
+            targets.append(tensor if tensor.dtype == average.dtype else tensor.to(average.dtype))
+        if averages:
+            torch._foreach_lerp_(averages, targets, 1.0 - decay)
+        self.updates += 1
+
+    @contextmanager
+    def swap(self) -> Iterator[None]:
+        """Puts the averaged weights into the module for the length of a ``with`` block.
+
+        No value is copied: the module's tensors point to the averages and back, also after an exception.
+
+        Raises:
+            RuntimeError: before :meth:`attach`, and inside another :meth:`swap`.
+        """
+        if self._module is None or self._swapped:
+            raise RuntimeError(f"swap() called {'inside swap()' if self._swapped else 'before attach()'}")
+        live = self._live()
+        own = [tensor.data for tensor in live]
+        self._swapped = True
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                for tensor, average in zip(live, self._average.values(), strict=True):
+                    tensor.data = average.to(tensor.dtype)
+            yield
+        finally:
+            with torch.inference_mode(False), torch.no_grad():
+                for tensor, data in zip(live, own, strict=True):
+                    tensor.data = data
+            self._swapped = False
+
+    def state_dict(self) -> AverageState:
+        """The averages (not copied) and the number of updates."""
+        return {"updates": self.updates, "average": dict(self._average)}
+
+    def load_state_dict(self, state: AverageState) -> None:
+        """Takes over what :meth:`state_dict` gave, before or after :meth:`attach`.
+
+        Args:
+            state: number of updates and averages by name.
+
+        Raises:
+            ValueError: if the names or shapes are not those of the attached module.
+            RuntimeError: inside :meth:`swap`.
+        """
+        if self._swapped:
+            raise RuntimeError("load_state_dict() called inside swap()")
+        given = state["average"]
+        if self._module is None:
+            self._average = {name: tensor.detach().clone() for name, tensor in given.items()}
+        else:
+            _check_same({n: t.shape for n, t in given.items()}, {n: t.shape for n, t in self._average.items()})
+            with torch.no_grad():
+                for name, average in self._average.items():
+                    average.copy_(given[name])
+        self.updates = int(state["updates"])
+
+    def _live(self) -> list[Tensor]:
+        """The module's tensors in the order of the averages, which move to their device first."""
+        live: list[Tensor] = [*self._parameters, *(owner.get_buffer(name) for owner, name in self._buffers)]
+        names = list(self._average)
+        if live and self._average[names[0]].device != live[0].device:
+            for name, tensor in zip(names, live, strict=True):
+                self._average[name] = self._average[name].to(tensor.device)
+        return live
+
+
+def _average_dtype(tensor: Tensor) -> torch.dtype:
+    """Float32 or wider for floating tensors, the same for the rest."""
+    return torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
+
+
+def _check_same(given: Mapping[str, torch.Size], own: Mapping[str, torch.Size]) -> None:
+    """Refuses averages of another module, naming the first differences."""
+    for name in sorted(given.keys() - own.keys()):
+        nearest = difflib.get_close_matches(name, own.keys(), n=1)
+        raise ValueError(f"average {name!r} is not a tensor of the module; nearest: {nearest or 'none'}")
+    for name in sorted(own.keys() - given.keys()):
+        raise ValueError(f"no average was given for {name!r}")
+    for name, shape in own.items():
+        if given[name] != shape:
+            raise ValueError(f"average {name!r} has shape {tuple(given[name])}, the module {tuple(shape)}")

@@ -1,0 +1,26 @@
+"""Inference over any network: whole images, sliding windows, test-time augmentation, clean-up of masks."""
+
+from neurotrain.inference.inferer import FullImage, Inferer, Predictor, SlidingWindow
+from neurotrain.inference.postprocess import (
+    closing,
+    fill_holes,
+    largest_component,
+    opening,
+    remove_small_components,
+    threshold,
+)
+from neurotrain.inference.tta import TestTimeAugmentation
+
+__all__ = [
+    "FullImage",
+    "Inferer",
+    "Predictor",
+    "SlidingWindow",
+    "TestTimeAugmentation",
+    "closing",
+    "fill_holes",
+    "largest_component",
+    "opening",
+    "remove_small_components",
+    "threshold",
+]

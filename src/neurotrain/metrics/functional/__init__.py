@@ -1,0 +1,41 @@
+"""Metrics as pure functions of tensors: no state, no configuration, values per image and class."""
+
+from neurotrain.metrics.functional.overlap import (
+    EmptyScore,
+    accuracy,
+    accuracy_from_counts,
+    confusion_counts,
+    dice_from_counts,
+    dice_score,
+    iou_from_counts,
+    iou_score,
+    sensitivity,
+    sensitivity_from_counts,
+    specificity,
+    specificity_from_counts,
+)
+from neurotrain.metrics.functional.labels import predict_labels
+from neurotrain.metrics.functional.ranking import auroc, auroc_from_histogram, score_histogram
+from neurotrain.metrics.functional.surface import normalized_surface_dice, surface_dice_from_areas, surface_overlap
+
+__all__ = [
+    "EmptyScore",
+    "accuracy",
+    "accuracy_from_counts",
+    "auroc",
+    "auroc_from_histogram",
+    "confusion_counts",
+    "dice_from_counts",
+    "dice_score",
+    "iou_from_counts",
+    "iou_score",
+    "normalized_surface_dice",
+    "predict_labels",
+    "score_histogram",
+    "sensitivity",
+    "sensitivity_from_counts",
+    "specificity",
+    "specificity_from_counts",
+    "surface_dice_from_areas",
+    "surface_overlap",
+]

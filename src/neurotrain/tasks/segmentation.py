@@ -1,0 +1,240 @@
+"""Semantic segmentation of images and volumes: one network, one loss, one step for every stage."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from neurotrain.batch import SegmentationBatch, SegmentationMode
+from neurotrain.inference import Inferer
+from neurotrain.losses import SegmentationLoss
+from neurotrain.metrics import RunningConfusion, SegmentationReport, ThresholdSearch
+from neurotrain.networks import SegmentationOutput
+from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
+from neurotrain.tasks.schedules import Schedule
+
+_SMALLEST_PROBABILITY = 1e-7  # keeps log(p) of a saturated float32 sigmoid finite
+
+
+class Prediction(TypedDict):
+    """What an evaluation or prediction step hands to the callbacks.
+
+    Attributes:
+        probabilities: float32 ``(B, K, *spatial)`` in [0, 1].
+        labels: int64 ``(B, *spatial)``, or ``(B, L, *spatial)`` for multilabel, at the task's threshold.
+        id: B names.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    id: list[str]
+
+
+class SegmentationTask(LightningModule):
+    """Train, validate, test and predict with any segmentation network.
+
+    Evaluation always runs in float32, whatever the training precision, through ``inferer`` (whole image or sliding
+    window, with or without test-time augmentation), and only inside each sample's ``valid`` mask.
+
+    Args:
+        network: maps ``(B, C, *spatial)`` to logits ``(B, K, *spatial)`` or, in training, to ``SegmentationOutput``.
+        loss: gets logits, labels and the validity mask.
+        optimizer: factory over parameter groups.
+        schedule: factor of the learning rate at each optimizer step.
+        inferer: how a whole image is predicted.
+        mode: ``binary``, ``multiclass`` or ``multilabel``.
+        num_classes: 1 for binary, classes (background included) for multiclass, labels for multilabel.
+        class_names: names for the tables; numbers where not given.
+        threshold: probability above which a pixel is foreground. None: the one that maximises the mean per-image
+            Dice of the validation data, found anew at each validation and kept in the checkpoint; the test data never
+            choose it. Must be None for multiclass, which takes the most probable class.
+        aux_weight: weight of the mean loss over auxiliary heads, beside 1 for the main one.
+        tolerance: of the normalized surface Dice, in pixels (or the unit of the spacing).
+        channels_last: keep 2-D images and weights in channels-last memory format: the same numbers, up to rounding,
+            and about 1.5 times as fast on CPUs and tensor cores.
+
+    Raises:
+        ValueError: if mode, num_classes, class_names and threshold contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        loss: SegmentationLoss,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        inferer: Inferer,
+        mode: SegmentationMode = "binary",
+        num_classes: int = 1,
+        class_names: tuple[str, ...] | None = None,
+        threshold: float | None = None,
+        aux_weight: float = 1.0,
+        tolerance: float = 1.0,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(mode, num_classes, class_names, threshold)
+        self.mode: SegmentationMode = mode
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.network = network.to(memory_format=self.memory_format)
+        self.loss = loss
+        self.inferer = inferer
+        self.aux_weight = aux_weight
+        self._optimizer, self._schedule = optimizer, schedule
+        self._search_threshold = threshold is None and mode != "multiclass"
+        self.threshold: Tensor
+        self.register_buffer("threshold", torch.tensor(float("nan") if threshold is None else threshold))
+        self.loss_sum: Tensor
+        self.register_buffer("loss_sum", torch.zeros(2, dtype=torch.float64))  # sum and count: survives a resume
+        self.running = RunningConfusion(mode=mode, num_classes=num_classes)
+        self.search = ThresholdSearch() if self._search_threshold else None
+        self.validation = SegmentationReport(
+            mode=mode, num_classes=num_classes, class_names=class_names, surface=False
+        )
+        self.report = SegmentationReport(
+            mode=mode, num_classes=num_classes, class_names=class_names, tolerance=tolerance
+        )
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build optimizer and schedule over the horizon that the trainer derives."""
+        return optimizer_and_schedule(
+            self.network,
+            optimizer=self._optimizer,
+            schedule=self._schedule,
+            total_steps=self.trainer.estimated_stepping_batches,
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits ``(B, K, *spatial)`` for images ``(B, C, *spatial)``."""
+        logits, _ = _heads(self.network(image.contiguous(memory_format=self.memory_format)))
+        return logits
+
+    def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; figures are accumulated and logged when the trainer logs."""
+        output = self.network(batch["image"].contiguous(memory_format=self.memory_format))
+        logits, aux = _heads(output)
+        loss = self.loss(logits, batch["mask"], batch["valid"])
+        if aux:
+            extra = torch.stack([self.loss(head, batch["mask"], batch["valid"]) for head in aux])
+            loss = loss + self.aux_weight * extra.mean()
+        detached = loss.detach()
+        self.loss_sum[0] += detached
+        self.loss_sum[1] += 1
+        self.running.update(logits.detach(), batch["mask"], batch["valid"])
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+            self.log("train/loss_step", detached, on_step=True, on_epoch=False, batch_size=len(batch["id"]))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss and its figures at threshold 0.5, then start anew."""
+        total = self.loss_sum.clone()
+        if self.trainer.world_size > 1:
+            total = self.all_gather(total).sum(0)
+        figures = {f"train/{name}": value for name, value in self.running.compute().items()}
+        self.log_dict({"train/loss": (total[0] / total[1].clamp(min=1)).float(), **figures}, prog_bar=False)
+        self.loss_sum.zero_()
+        self.running.reset()
+
+    def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> Prediction:
+        """Score one batch of validation images."""
+        probabilities = self.probabilities(batch["image"])
+        loss = self.loss(_logits_of(probabilities, self.mode), batch["mask"], batch["valid"])
+        self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["id"]), sync_dist=True)
+        if self.search is not None:
+            self.search.update(probabilities, batch["mask"], batch["valid"], ids=batch["id"])
+        threshold = 0.5 if torch.isnan(self.threshold) else float(self.threshold)
+        self.validation.update(probabilities, batch["mask"], batch["valid"], ids=batch["id"], threshold=threshold)
+        return self._prediction(probabilities, threshold, batch["id"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation figures; choose the threshold where the task is asked to."""
+        figures = {name: value for name, value in self.validation.compute().items() if not name.startswith("nan")}
+        if self.search is not None:
+            threshold, dice = self.search.compute()
+            if not self.trainer.sanity_checking:
+                self.threshold.copy_(threshold)
+            figures |= {"dice": dice, "threshold": threshold}
+            self.search.reset()
+        self.log_dict({f"val/{name}": value.float() for name, value in figures.items()})
+        self.validation.reset()
+
+    def test_step(self, batch: SegmentationBatch, batch_idx: int) -> Prediction:
+        """Score one batch of test images at the threshold that is already fixed."""
+        probabilities = self.probabilities(batch["image"])
+        threshold = self._fixed_threshold()
+        self.report.update(probabilities, batch["mask"], batch["valid"], ids=batch["id"], threshold=threshold)
+        return self._prediction(probabilities, threshold, batch["id"])
+
+    def on_test_epoch_end(self) -> None:
+        """Log every figure of the report; its rows stay readable until the next test starts."""
+        figures = self.report.compute()
+        if self.mode != "multiclass":
+            figures["threshold"] = self.threshold
+        self.log_dict({f"test/{name}": value.float() for name, value in figures.items()})
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the rows of an earlier test."""
+        self.report.reset()
+
+    def predict_step(self, batch: SegmentationBatch, batch_idx: int) -> Prediction:
+        """Predict one batch; labels are not read."""
+        return self._prediction(self.probabilities(batch["image"]), self._fixed_threshold(), batch["id"])
+
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Return float32 probabilities ``(B, K, *spatial)`` of whole images through the inferer."""
+        with torch.autocast(image.device.type, enabled=False):
+            return self.inferer(self._activate, image.float())
+
+    def _activate(self, image: Tensor) -> Tensor:
+        logits = self(image)
+        return logits.softmax(1) if self.mode == "multiclass" else logits.sigmoid()
+
+    def _fixed_threshold(self) -> float:
+        if self.mode == "multiclass":
+            return 0.5  # not read: the most probable class is taken
+        if torch.isnan(self.threshold):
+            raise ValueError(
+                "no threshold yet: it is chosen on validation data. Validate first (the checkpoint keeps it), "
+                "give the data a validation part, or set model.threshold"
+            )
+        return float(self.threshold)
+
+    def _prediction(self, probabilities: Tensor, threshold: float, ids: list[str]) -> Prediction:
+        if self.mode == "multiclass":
+            labels = probabilities.argmax(1)
+        else:
+            labels = (probabilities > threshold).long()
+            labels = labels[:, 0] if self.mode == "binary" else labels
+        return {"probabilities": probabilities, "labels": labels, "id": ids}
+
+
+def _heads(output: Any) -> tuple[Tensor, tuple[Tensor, ...]]:  # noqa: ANN401 - a network returns one of two types
+    if isinstance(output, SegmentationOutput):
+        return output.logits, output.aux
+    assert isinstance(output, Tensor), f"a segmentation network returns logits, got {type(output).__name__}"
+    return output, ()
+
+
+def _logits_of(probabilities: Tensor, mode: SegmentationMode) -> Tensor:
+    """Invert sigmoid or softmax, so that averaged probabilities get the training loss."""
+    if mode == "multiclass":
+        return probabilities.clamp(min=_SMALLEST_PROBABILITY).log()
+    return torch.logit(probabilities, eps=_SMALLEST_PROBABILITY)
+
+
+def _check(
+    mode: SegmentationMode, num_classes: int, class_names: tuple[str, ...] | None, threshold: float | None
+) -> None:
+    if (mode == "binary") != (num_classes == 1):
+        raise ValueError(f"mode={mode!r} with num_classes={num_classes}: binary has 1, the others 2 or more")
+    if class_names is not None and len(class_names) != num_classes:
+        raise ValueError(f"class_names={class_names} must name all num_classes={num_classes}")
+    if threshold is not None and mode == "multiclass":
+        raise ValueError(f"threshold={threshold} has no effect for multiclass, which takes the most probable class")
+    if threshold is not None and not 0.0 < threshold < 1.0:
+        raise ValueError(f"threshold={threshold} must be a probability in (0, 1)")
