@@ -1,3 +1,5 @@
+"""The average of weights against torch's own, by hand, and through files and exceptions."""
+
 from __future__ import annotations
 
 import io
@@ -153,6 +155,18 @@ def test_non_persistent_buffers_and_empty_modules() -> None:
     with ema.swap():
         pass
     assert ema.state_dict()["average"] == {}
+
+
+def test_skipped_buffers_are_neither_averaged_nor_swapped() -> None:
+    module = nn.Linear(1, 1)
+    module.register_buffer("threshold", torch.tensor(float("nan")))
+    ema = ExponentialMovingAverage()
+    ema.attach(module, skip=["threshold"])
+    ema.update()
+    with ema.swap():
+        module.threshold.fill_(0.5)
+    assert module.threshold == 0.5
+    assert list(ema.state_dict()["average"]) == ["weight", "bias"]
 
 
 def test_refusals() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import TypedDict
 
@@ -31,13 +31,6 @@ class ExponentialMovingAverage:
     well, integer ones are copied, non-persistent ones are left alone. Averages are float32 at least: in bfloat16 an
     update of 0.002 of the difference would round to nothing.
 
-    Args:
-        decay: share of the old average that an update keeps, in ``[0, 1)``.
-        warmup: whether the first updates forget faster, so that the initial weights do not linger.
-
-    Raises:
-        ValueError: if ``decay`` is outside ``[0, 1)``.
-
     Reference:
         Polyak & Juditsky, 1992; the warm-up is that of ``tf.train.ExponentialMovingAverage(num_updates=...)``.
 
@@ -56,6 +49,15 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, *, decay: float = 0.998, warmup: bool = True) -> None:
+        """Set how fast old weights are forgotten.
+
+        Args:
+            decay: share of the old average that an update keeps, in ``[0, 1)``.
+            warmup: whether the first updates forget faster, so that the initial weights do not linger.
+
+        Raises:
+            ValueError: if ``decay`` is outside ``[0, 1)``.
+        """
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay={decay}: expected a value in [0, 1)")
         self.decay = decay
@@ -73,39 +75,35 @@ class ExponentialMovingAverage:
         """The module that is averaged; None before :meth:`attach`."""
         return self._module
 
-    def attach(self, module: nn.Module) -> None:
+    def attach(self, module: nn.Module, *, skip: Collection[str] = ()) -> None:
         """Starts averaging ``module`` from its present weights, or from the averages that were loaded before.
 
         Args:
             module: any module; its parameters, persistent buffers and device are followed from here on.
+            skip: names of buffers that are left alone (counters, thresholds: state that is no weight).
 
         Raises:
             ValueError: if averages were loaded whose names or shapes are not the module's.
         """
         loaded = self._average if self._module is None else {}
-        named = dict(module.named_parameters())
-        kept = module.state_dict(keep_vars=True).keys()
-        buffers = {name: buffer for name, buffer in module.named_buffers() if name in kept}
+        parameters = dict(module.named_parameters())
+        persistent = module.state_dict(keep_vars=True).keys() - set(skip)
+        buffers = {name: buffer for name, buffer in module.named_buffers() if name in persistent}
+        tensors = parameters | buffers
         if loaded:
-            _check_same(
-                {name: t.shape for name, t in loaded.items()}, {n: t.shape for n, t in (named | buffers).items()}
-            )
+            _check_same(_shapes(loaded), _shapes(tensors))
         with torch.inference_mode(False), torch.no_grad():
-            # The order is the module's, whatever the order of the loaded ones was.
+            # Ordered as the module is, whatever the order of the loaded ones was.
             self._average = {
-                name: (loaded[name] if name in loaded else tensor)
-                .detach()
-                .to(device=tensor.device, dtype=_average_dtype(tensor), copy=True)
-                for name, tensor in (named | buffers).items()
+                name: loaded.get(name, tensor).detach().to(tensor.device, _average_dtype(tensor), copy=True)
+                for name, tensor in tensors.items()
             }
         if not loaded:
             self.updates = 0
         self._module = module
-        self._parameters = list(named.values())
-        owners = [(module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in buffers]
-        self._buffers = owners
+        self._parameters = list(parameters.values())
+        self._buffers = [(module.get_submodule(path), name) for path, _, name in (b.rpartition(".") for b in buffers)]
 
-    @torch.no_grad()
     def update(self) -> None:
         """Takes the module's present weights into the average (call it after each optimizer step).
 
@@ -118,18 +116,19 @@ class ExponentialMovingAverage:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         averages: list[Tensor] = []
         targets: list[Tensor] = []
-        for average, tensor in zip(self._average.values(), live, strict=True):
-            if not (average.is_floating_point() or average.is_complex()):
-                average.copy_(tensor)
-                continue
-            averages.append(average)
-            targets.append(tensor if tensor.dtype == average.dtype else tensor.to(average.dtype))
-        if averages:
-            torch._foreach_lerp_(averages, targets, 1.0 - decay)
+        with torch.no_grad():
+            for average, tensor in zip(self._average.values(), live, strict=True):
+                if not (average.is_floating_point() or average.is_complex()):
+                    average.copy_(tensor)
+                    continue
+                averages.append(average)
+                targets.append(tensor if tensor.dtype == average.dtype else tensor.to(average.dtype))
+            if averages:
+                torch._foreach_lerp_(averages, targets, 1.0 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         self.updates += 1
 
     @contextmanager
-    def swap(self) -> Iterator[None]:
+    def swap(self) -> Generator[None]:
         """Puts the averaged weights into the module for the length of a ``with`` block.
 
         No value is copied: the module's tensors point to the averages and back, also after an exception.
@@ -173,7 +172,7 @@ class ExponentialMovingAverage:
         if self._module is None:
             self._average = {name: tensor.detach().clone() for name, tensor in given.items()}
         else:
-            _check_same({n: t.shape for n, t in given.items()}, {n: t.shape for n, t in self._average.items()})
+            _check_same(_shapes(given), _shapes(self._average))
             with torch.no_grad():
                 for name, average in self._average.items():
                     average.copy_(given[name])
@@ -192,6 +191,10 @@ class ExponentialMovingAverage:
 def _average_dtype(tensor: Tensor) -> torch.dtype:
     """Float32 or wider for floating tensors, the same for the rest."""
     return torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _check_same(given: Mapping[str, torch.Size], own: Mapping[str, torch.Size]) -> None:

@@ -1,3 +1,5 @@
+"""Adapter to segmentation-models-pytorch; random weights only, nothing is downloaded."""
+
 from __future__ import annotations
 
 import sys
@@ -14,7 +16,7 @@ smp = pytest.importorskip("segmentation_models_pytorch", reason='needs pip insta
 
 
 def test_architectures_are_those_of_the_library() -> None:
-    assert set(get_args(Architecture)) == {cls.__name__ for cls in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+    assert set(get_args(Architecture)) <= {cls.__name__ for cls in smp.MODEL_ARCHITECTURES_MAPPING.values()}
     assert get_type_hints(SmpNetwork.__init__)["architecture"] == Architecture
 
 

@@ -1,3 +1,5 @@
+"""U-Net: parity with its definition, size of everything, corners."""
+
 from __future__ import annotations
 
 import itertools
@@ -96,9 +98,11 @@ def test_parameter_count(
 
 
 def test_default_parameter_count_by_hand() -> None:
-    # encoder 10 240 + 57 728 + 229 888, projections 8 192 + 2 048, decoder 119 040 + 29 824... summed by the formula
-    expected = sum(block_parameters(i, o, 2, True) for i, o in [(3, 32), (32, 64), (64, 128), (128, 64), (64, 32)])
-    expected += 128 * 64 + 64 * 32 + 33
+    encoder = [9 * (i * o + o * o) + 4 * o + i * o for i, o in ((3, 32), (32, 64), (64, 128))]
+    assert encoder == [10_304, 57_600, 229_888]
+    decoder = [9 * (i * o + o * o) + 4 * o + i * o for i, o in ((128, 64), (64, 32))]
+    assert decoder == [119_040, 29_824]
+    expected = sum(encoder) + 128 * 64 + 64 * 32 + sum(decoder) + 33
     assert expected == 456_929
     assert sum(p.numel() for p in UNet().parameters()) == expected
 

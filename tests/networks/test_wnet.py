@@ -1,3 +1,5 @@
+"""W-Net: how its two networks are joined."""
+
 from __future__ import annotations
 
 import pytest

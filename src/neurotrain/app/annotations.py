@@ -189,7 +189,9 @@ def _fields(record: type) -> dict[str, tuple[object, bool]]:
     """Annotation of each key of a TypedDict or dataclass, and whether it must be given."""
     hints = resolve_hints(record).types
     if typing.is_typeddict(record):
-        return {key: (hints.get(key, Any), key in record.__required_keys__) for key in record.__annotations__}
+        # `__required_keys__` doesn't see NotRequired where annotations are strings.
+        required = {key: get_origin(hints.get(key)) is not typing.NotRequired for key in record.__required_keys__}
+        return {key: (hints.get(key, Any), required.get(key, False)) for key in record.__annotations__}
     missing = dataclasses.MISSING
     return {
         item.name: (hints.get(item.name, Any), item.default is missing and item.default_factory is missing)

@@ -65,14 +65,14 @@ def signature_of(target: Callable[..., object]) -> Signature:
         ValueError: if it has none that can be read, as some builtins.
 
     Example:
-        >>> import datetime
-        >>> signature_of(int.from_bytes).arguments["byteorder"].required
-        False
+        >>> from fractions import Fraction
+        >>> [name for name, argument in signature_of(Fraction).arguments.items() if not argument.required][:2]
+        ['numerator', 'denominator']
     """
     hints = resolve_hints(target)
     parameters = _parameters(target)
     named = [item for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
-    own = target.__module__.partition(".")[0] == _OWN_PACKAGE
+    own = str(target.__module__).partition(".")[0] == _OWN_PACKAGE
     arguments = {
         item.name: Argument(
             annotation=hints.types.get(item.name, Any),

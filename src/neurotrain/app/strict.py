@@ -78,11 +78,11 @@ def check(
         reserved keys, and values that are still ``???``.
 
     Example:
-        >>> allow = AllowList(frozenset({"datetime.timedelta"}))
-        >>> node = {"_target_": "datetime.timedelta", "day": 1}
-        >>> for problem in check({"span": node}, allow=allow, origin=lambda key: "span.yaml", root=None):
+        >>> allow = AllowList(frozenset({"fractions.Fraction"}))
+        >>> node = {"_target_": "fractions.Fraction", "denominatr": 2}
+        >>> for problem in check({"share": node}, allow=allow, origin=lambda key: "share.yaml", root=None):
         ...     print(problem)
-        span.day (span.yaml): unknown key 'day' of timedelta; did you mean 'days'?
+        share.denominatr (share.yaml): unknown key 'denominatr' of Fraction; did you mean 'denominator'?
     """
     checker = _Checker(allow, origin)
     if root is None or is_node(config):
@@ -108,9 +108,9 @@ def instantiate(node: object, *, allow: AllowList, key: str = "") -> Any:  # noq
             passes with the key as a note.
 
     Example:
-        >>> allow = AllowList(frozenset({"datetime.timedelta"}))
-        >>> instantiate({"_target_": "datetime.timedelta", "days": 2}, allow=allow).total_seconds()
-        172800.0
+        >>> allow = AllowList(frozenset({"fractions.Fraction"}))
+        >>> instantiate({"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}, allow=allow)
+        Fraction(1, 2)
     """
     if isinstance(node, Mapping):
         mapping = cast("Mapping[str, object]", node)
@@ -270,7 +270,7 @@ class _Checker:
             elsewhere.append(f"one level up, {_join(above.key, name)!r}")
         near = did_you_mean(name, signature.arguments)
         if elsewhere:
-            near += f"; there is one {' and one '.join(elsewhere)}"
+            near += f"; it exists {' and '.join(elsewhere)}"
         elif not near:
             near = f"; it takes {', '.join(signature.arguments) or 'no argument'}"
         return f"unknown key {name!r} of {signature.name}{near}"

@@ -71,11 +71,16 @@ class LossInputs:
         if self.mode == "multiclass":
             classes_K = torch.arange(self.num_classes, device=self.labels.device)
             classes_1K1 = classes_K.view(1, -1, *[1] * len(self.spatial_dims))
-            return (self.labels.unsqueeze(1) == classes_1K1).to(self.logits.dtype)
+            # By way of uint8 and of int32 below: CPUs convert bool and int64 to float one at a time.
+            return (self.labels.unsqueeze(1) == classes_1K1).view(torch.uint8).to(self.logits.dtype)
         target_BKS = self._target.unsqueeze(1) if self.mode == "binary" else self._target
-        if self.valid is not None:
-            target_BKS = torch.where(self.valid, target_BKS, 0)
-        return target_BKS.to(self.logits.dtype)
+        membership_BKS = target_BKS.to(torch.int32).to(self.logits.dtype)
+        return membership_BKS if self.counted is None else membership_BKS * self.counted
+
+    @cached_property
+    def counted(self) -> Tensor | None:
+        """``valid`` as 0 and 1 in the dtype of the logits, ``(B, 1, *spatial)``, or None where every pixel counts."""
+        return None if self.valid is None else self.valid.view(torch.uint8).to(self.logits.dtype)
 
     @cached_property
     def negative_margin(self) -> Tensor:
@@ -94,9 +99,7 @@ class LossInputs:
     @cached_property
     def count(self) -> Tensor | int:
         """Number of pixels that count, at least 1 so that a mean over none of them is 0."""
-        if self.valid is None:
-            return self.logits.numel() // self.logits.shape[1]
-        return self.valid.sum().clamp_min(1)
+        return self.logits.numel() // self.logits.shape[1] if self.counted is None else self.counted.sum().clamp_min(1)
 
     @cached_property
     def has_pixels(self) -> Tensor | None:

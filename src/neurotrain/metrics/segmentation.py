@@ -104,16 +104,8 @@ class _SegmentationScore(SampleRecords):
         return scores.nanmean(dim=0)
 
 
-class DiceScore(_SegmentationScore):
-    """Dice coefficient over a data set; see :func:`neurotrain.metrics.functional.dice_score`.
-
-    Example:
-        >>> metric = DiceScore()
-        >>> metric.update(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[1, 0, 0, 0]]))
-        >>> metric.update(torch.tensor([[0, 0, 0, 1]]), torch.tensor([[0, 0, 0, 1]]))
-        >>> round(metric.compute().item(), 4)
-        0.8333
-    """
+class _CountScore(_SegmentationScore):
+    """What the scores of confusion counts share: everything but the ratio."""
 
     def __init__(
         self,
@@ -153,18 +145,27 @@ class DiceScore(_SegmentationScore):
     def _measure(self, preds: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         return confusion_counts(preds, target, mode=self.mode, num_classes=self.num_classes, valid=valid)
 
+    def _pool(self, records: Tensor) -> Tensor:
+        return records.sum(dim=0, keepdim=True) if self.average == "pooled" else records
+
+
+class DiceScore(_CountScore):
+    """Dice coefficient over a data set; see :func:`neurotrain.metrics.functional.dice_score`.
+
+    Example:
+        >>> metric = DiceScore()
+        >>> metric.update(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[1, 0, 0, 0]]))
+        >>> metric.update(torch.tensor([[0, 0, 0, 1]]), torch.tensor([[0, 0, 0, 1]]))
+        >>> round(metric.compute().item(), 4)
+        0.8333
+    """
+
     def _score(self, records: Tensor) -> Tensor:
-        counts = records.sum(dim=0, keepdim=True) if self.average == "pooled" else records
-        return self._score_counts(counts)
-
-    def _score_counts(self, counts: Tensor) -> Tensor:
-        return dice_from_counts(counts, empty=self.empty)
+        return dice_from_counts(self._pool(records), empty=self.empty)
 
 
-class IoUScore(DiceScore):
+class IoUScore(_CountScore):
     """Intersection over union over a data set; see :func:`neurotrain.metrics.functional.iou_score`.
-
-    Settings as :class:`DiceScore`.
 
     Example:
         >>> metric = IoUScore()
@@ -173,8 +174,8 @@ class IoUScore(DiceScore):
         0.5
     """
 
-    def _score_counts(self, counts: Tensor) -> Tensor:
-        return iou_from_counts(counts, empty=self.empty)
+    def _score(self, records: Tensor) -> Tensor:
+        return iou_from_counts(self._pool(records), empty=self.empty)
 
 
 class NormalizedSurfaceDice(_SegmentationScore):

@@ -105,9 +105,9 @@ class ThresholdSearch(IdentifiedRecords):
         mean = dice.nanmean(dim=0)
         best = mean.nan_to_num(nan=-1.0).max()
         ties = (mean.nan_to_num(nan=-1.0) >= best - _TIE).nonzero().flatten()
-        candidates = self._thresholds.to(mean.device)[ties]
-        choice = (candidates - 0.5).abs().argmin()
-        return candidates[choice], mean[ties[choice]]
+        # distance from 0.5 in integers, made odd above it: no two candidates are equal
+        choice = ties[(2 * (2 * ties - self.bins).abs() + (2 * ties > self.bins)).argmin()]
+        return self._thresholds.to(choice.device)[choice], mean[choice]
 
     def _dice(self, histogram: Tensor) -> Tensor:
         """``(bins,)``: mean over labels of one image's Dice at every threshold, from ``(K, 2, bins + 1)``."""

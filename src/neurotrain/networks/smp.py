@@ -86,28 +86,12 @@ class SmpNetwork(nn.Module):
             ImportError: if segmentation-models-pytorch is not installed.
         """
         super().__init__()
-        try:
-            import segmentation_models_pytorch as smp
-        except ImportError as error:
-            raise ImportError('SmpNetwork needs segmentation-models-pytorch: pip install "neurotrain[smp]"') from error
         check_choice("architecture", architecture, get_args(Architecture))
-        name, weights = resolve_encoder(encoder, encoder_weights)
-        # Vision transformers are built for one input size unless told otherwise.
-        options = {"dynamic_img_size": True} if architecture == "DPT" else {}
-        try:
-            network: Any = smp.create_model(
-                architecture,
-                encoder_name=name,
-                encoder_weights=weights,  # pyright: ignore[reportArgumentType]  # a flag for timm, declared as a name
-                in_channels=in_channels,
-                classes=out_channels,
-                **options,
-            )
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise ValueError(f"encoder={encoder!r} does not go with architecture={architecture!r}: {error}") from error
+        network = _create(architecture, encoder, encoder_weights, in_channels, out_channels)
         self.network: nn.Module = network
         self.in_channels = in_channels
-        self.stride: int = network.encoder.output_stride
+        # DPT halves the deepest features of its transformer once more.
+        self.stride: int = network.encoder.output_stride * (2 if architecture == "DPT" else 1)
         # PAN pools the deepest features by 8 before it resizes them back.
         self.smallest = 8 * self.stride if architecture == "PAN" else self.stride
 
@@ -182,6 +166,29 @@ def resolve_encoder(encoder: str, encoder_weights: str | None) -> tuple[str, str
     if not default and encoder_weights not in tags:
         raise ValueError(_unknown(f"encoder_weights of {encoder}", encoder_weights, tags))
     return full_name, weights
+
+
+def _create(
+    architecture: Architecture, encoder: str, encoder_weights: str | None, in_channels: int, out_channels: int
+) -> Any:  # noqa: ANN401  # the library's models share no typed base that declares their encoder
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError as error:
+        raise ImportError('SmpNetwork needs segmentation-models-pytorch: pip install "neurotrain[smp]"') from error
+    name, weights = resolve_encoder(encoder, encoder_weights)
+    # Vision transformers are built for one input size unless told otherwise.
+    options = {"dynamic_img_size": True} if architecture == "DPT" else {}
+    try:
+        return smp.create_model(
+            architecture,
+            encoder_name=name,
+            encoder_weights=weights,  # pyright: ignore[reportArgumentType]  # a flag for timm, declared as a name
+            in_channels=in_channels,
+            classes=out_channels,
+            **options,
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"encoder={encoder!r} does not go with architecture={architecture!r}: {error}") from error
 
 
 def _unknown(key: str, value: str, choices: list[str]) -> str:

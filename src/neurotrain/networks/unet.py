@@ -5,7 +5,9 @@ Shape legend: ``B`` batch, ``C`` image channels, ``K`` logits, ``*spatial`` two 
 
 from __future__ import annotations
 
+import itertools
 import math
+from functools import partial
 from typing import Literal, final
 
 import torch
@@ -70,24 +72,19 @@ class UNet(nn.Module):
         self.depth = len(widths)
         self.norm: Literal["batch", "instance", "group"] = norm
 
-        def block(channels: int, width: int) -> ConvBlock:
-            return ConvBlock(
-                in_channels=channels, out_channels=width, dims=dims, norm=norm, residual=residual, dropout=dropout
-            )
-
-        self.encoder = nn.ModuleList(
-            block(channels, width) for channels, width in zip((in_channels, *widths), widths, strict=False)
-        )
+        block = partial(ConvBlock, dims=dims, norm=norm, residual=residual, dropout=dropout)
         finer, coarser = widths[-2::-1], widths[:0:-1]
+        self.encoder = nn.ModuleList(
+            block(in_channels=channels, out_channels=width)
+            for channels, width in itertools.pairwise((in_channels, *widths))
+        )
         self.upsamples = nn.ModuleList(
             Upsample(in_channels=coarse, out_channels=fine, dims=dims, mode=upsample)
             for coarse, fine in zip(coarser, finer, strict=True)
         )
-        self.decoder = nn.ModuleList(block(2 * fine, fine) for fine in finer)
-        self.head = convolution(widths[0], out_channels, kernel=1, dims=dims, bias=True)
-        self.aux_heads = nn.ModuleList(
-            convolution(width, out_channels, kernel=1, dims=dims, bias=True) for width in widths[1 : 1 + aux_heads]
-        )
+        self.decoder = nn.ModuleList(block(in_channels=2 * fine, out_channels=fine) for fine in finer)
+        heads = [convolution(width, out_channels, kernel=1, dims=dims, bias=True) for width in widths[: 1 + aux_heads]]
+        self.head, self.aux_heads = heads[0], nn.ModuleList(heads[1:])
 
     def forward(self, x_BCS: Tensor) -> Tensor | SegmentationOutput:
         """Logits of every pixel.

@@ -5,6 +5,7 @@ Shape legend: ``B`` batch, ``C`` image channels, ``K`` logits, ``*spatial`` two 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, final
 
 import torch
@@ -66,27 +67,21 @@ class WNet(nn.Module):
             ValueError: if a setting is out of its range, or ``out_channels`` does not go with ``mode``.
         """
         super().__init__()
-        check_choice("mode", mode, ("binary", "multiclass", "multilabel"))
-        if mode == "binary" and out_channels != 1:
-            raise ValueError(f"out_channels={out_channels} with mode='binary': use 1, or 'multiclass' or 'multilabel'")
-        if mode == "multiclass" and out_channels < 2:
-            raise ValueError(f"out_channels={out_channels} with mode='multiclass': use at least 2, or mode='binary'")
+        _check_mode(mode, out_channels)
         self.mode: SegmentationMode = mode
 
-        def unet(channels: int) -> UNet:
-            return UNet(
-                in_channels=channels,
-                out_channels=out_channels,
-                widths=widths,
-                dims=dims,
-                norm=norm,
-                residual=residual,
-                dropout=dropout,
-                upsample=upsample,
-            )
-
-        self.first = unet(in_channels)
-        self.second = unet(in_channels + out_channels)
+        unet = partial(
+            UNet,
+            out_channels=out_channels,
+            widths=widths,
+            dims=dims,
+            norm=norm,
+            residual=residual,
+            dropout=dropout,
+            upsample=upsample,
+        )
+        self.first = unet(in_channels=in_channels)
+        self.second = unet(in_channels=in_channels + out_channels)
 
     def forward(self, x_BCS: Tensor) -> Tensor | SegmentationOutput:
         """Logits of every pixel.
@@ -105,3 +100,11 @@ class WNet(nn.Module):
         probabilities_BKS = first_BKS.softmax(dim=1) if self.mode == "multiclass" else first_BKS.sigmoid()
         logits_BKS: Tensor = self.second(torch.cat([x_BCS, probabilities_BKS], dim=1))
         return SegmentationOutput(logits=logits_BKS, aux=(first_BKS,)) if self.training else logits_BKS
+
+
+def _check_mode(mode: SegmentationMode, out_channels: int) -> None:
+    check_choice("mode", mode, ("binary", "multiclass", "multilabel"))
+    if mode == "binary" and out_channels != 1:
+        raise ValueError(f"out_channels={out_channels} with mode='binary': use 1, or 'multiclass' or 'multilabel'")
+    if mode == "multiclass" and out_channels < 2:
+        raise ValueError(f"out_channels={out_channels} with mode='multiclass': use at least 2, or mode='binary'")

@@ -1,5 +1,6 @@
 """Metrics as pure functions of tensors: no state, no configuration, values per image and class."""
 
+from neurotrain.metrics.functional.labels import predict_labels
 from neurotrain.metrics.functional.overlap import (
     EmptyScore,
     accuracy,
@@ -14,7 +15,6 @@ from neurotrain.metrics.functional.overlap import (
     specificity,
     specificity_from_counts,
 )
-from neurotrain.metrics.functional.labels import predict_labels
 from neurotrain.metrics.functional.ranking import auroc, auroc_from_histogram, score_histogram
 from neurotrain.metrics.functional.surface import normalized_surface_dice, surface_dice_from_areas, surface_overlap
 

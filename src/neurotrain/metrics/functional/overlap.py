@@ -192,7 +192,9 @@ def dice_score(
         >>> dice_score(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[1, 0, 0, 0]])).tolist()
         [[0.6666666666666666]]
     """
-    return dice_from_counts(confusion_counts(preds, target, mode=mode, num_classes=num_classes, valid=valid), empty=empty)
+    return dice_from_counts(
+        confusion_counts(preds, target, mode=mode, num_classes=num_classes, valid=valid), empty=empty
+    )
 
 
 def iou_score(
@@ -205,7 +207,9 @@ def iou_score(
     empty: EmptyScore = "nan",
 ) -> Tensor:
     """Intersection over union of every image and class, ``(B, K)``; arguments as :func:`dice_score`."""
-    return iou_from_counts(confusion_counts(preds, target, mode=mode, num_classes=num_classes, valid=valid), empty=empty)
+    return iou_from_counts(
+        confusion_counts(preds, target, mode=mode, num_classes=num_classes, valid=valid), empty=empty
+    )
 
 
 def sensitivity(

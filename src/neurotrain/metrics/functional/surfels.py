@@ -36,7 +36,7 @@ aabx abx a aa pp aby aa aqq app acpq aa aaa abz aabb arr aabx acpr abx rr aby ab
 aby arr aaby acqr aby rrrr arr arr rr a aa aa arr pp abz app acpr aa aaa aqq aabx aby aabb acpq abx
 qq abz aqq acqr abz zz aabz abz aqq aabz qqqq aqq acqr abz aqq qq aa aaa app aaby app aabz pppp app
 aaa aaaa aabz aaa aaby aaa app aa abx aabb acpq aby acpr abz app pp aabx aaa aqq aa arr aa aa a
-""".split()
+"""
 
 
 def surfel_areas(spacing: Sequence[float]) -> Tensor:
@@ -67,7 +67,7 @@ def _triangle_areas(first: float, second: float, third: float) -> Tensor:
         letter: sqrt(sum((part / 8 * face) ** 2 for part, face in zip(normal, faces, strict=True)))
         for letter, normal in _NORMALS.items()
     }
-    half = [0.0, *(sum(area[letter] for letter in code) for code in _TRIANGLES)]
+    half = [0.0, *(sum(area[letter] for letter in code) for code in _TRIANGLES.split())]
     return torch.tensor([*half, *reversed(half)], dtype=torch.float64)
 
 

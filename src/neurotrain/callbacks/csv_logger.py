@@ -1,0 +1,199 @@
+"""``metrics.csv``: one table of everything that a run logs, which survives kills and resumes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+Cell = int | float | str
+"""A number, or the text of one that was read back from the file."""
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Reads a metrics file, leaving out a torn last line.
+
+    Args:
+        path: a file of :class:`MetricsCsv`; may be absent.
+
+    Returns:
+        One mapping a row, with the columns that have a value there.
+    """
+    _, rows = _read(path)
+    return [{name: float(cell) for name, cell in row.items()} for row in rows]
+
+
+class MetricsCsv(Logger):
+    """Writes metrics to ``<directory>/metrics.csv`` and goes on with the file that is there.
+
+    Columns are ``step`` (optimizer steps done, ``trainer.global_step``), ``epoch``, then the metrics in the order of
+    their first appearance; a new one rewrites the file atomically. Metrics of one step share a row. Rows are appended in
+    whole lines, at most every few seconds, so a killed process loses the last seconds and nothing else.
+
+    Example:
+        >>> import tempfile
+        >>> logger = MetricsCsv(directory=Path(tempfile.mkdtemp()))
+        >>> logger.log_metrics({"loss": 0.5, "epoch": 0}, step=1)
+        >>> logger.log_metrics({"loss": 0.25, "epoch": 0}, step=2)
+        >>> logger.log_metrics({"dice": 0.75, "epoch": 0}, step=2)
+        >>> logger.flush()
+        >>> print(logger.path.read_text(), end="")
+        step,epoch,loss,dice
+        1,0,0.5,
+        2,0,0.25,0.75
+    """
+
+    def __init__(self, *, directory: Path, flush_seconds: float = 5.0) -> None:
+        """Set where and how often to write; nothing is written before the first row.
+
+        Args:
+            directory: of the run; made where absent.
+            flush_seconds: rows wait at most about this long for the disk.
+
+        Raises:
+            ValueError: if ``flush_seconds`` is negative.
+        """
+        super().__init__()
+        if flush_seconds < 0:
+            raise ValueError(f"flush_seconds={flush_seconds}: expected 0 or more")
+        self.path = Path(directory) / "metrics.csv"
+        self.flush_seconds = flush_seconds
+        self._trainer: Trainer | None = None
+        self._columns: list[str] | None = None  # of the file; None until it was looked at
+        self._rows: list[dict[str, Cell]] = []
+        self._flushed = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """Empty: the run directory names the run."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty: the run directory names the run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run directory."""
+        return str(self.path.parent)
+
+    @property
+    def log_dir(self) -> str:
+        """The run directory."""
+        return str(self.path.parent)
+
+    def follow(self, trainer: Trainer) -> None:
+        """Counts steps as ``trainer`` does from here on.
+
+        Lightning hands its loggers a step that lags by one in training and ignores extra optimizers; checkpoints are
+        named by ``trainer.global_step``, and so are the rows of a logger that follows.
+        """
+        self._trainer = trainer
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds values to the row of the present step.
+
+        Args:
+            metrics: numbers by name; ``epoch`` is one of them where known.
+            step: used when no trainer is followed; 0 when not given.
+        """
+        if rank_zero_only.rank > 0:
+            return
+        count = self._trainer.global_step if self._trainer is not None else step or 0
+        row: dict[str, Cell] = {"step": count}
+        row.update({name: int(value) if name == "epoch" else float(value) for name, value in metrics.items()})
+        last = self._rows[-1] if self._rows else None
+        if last is not None and last["step"] == count and all(last.get(name, row[name]) == row[name] for name in row):
+            last.update(row)
+        else:
+            self._rows.append(row)
+        if time.monotonic() - self._flushed >= self.flush_seconds:
+            self.flush()
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Does nothing: ``config.yaml`` beside the file says what the run was told."""
+
+    def flush(self) -> None:
+        """Writes the rows that wait."""
+        self._flushed = time.monotonic()
+        if not self._rows:
+            return
+        columns = self._open()
+        new = [name for name in dict.fromkeys(name for row in self._rows for name in row) if name not in columns]
+        if new:
+            _, earlier = _read(self.path)
+            self._columns = [*columns, *new]
+            _replace(self.path, self._columns, [*earlier, *self._rows])
+        else:
+            with self.path.open("ab", buffering=0) as file:  # one write, so that whole lines arrive
+                file.write(_text(columns, self._rows))
+        self._rows = []
+
+    def finalize(self, status: str) -> None:
+        """Writes the rows that wait, whatever ended the run."""
+        self.flush()
+
+    def cut(self, step: int) -> None:
+        """Forgets what was logged past ``step``, in the file and in memory, and goes on from there.
+
+        Args:
+            step: optimizer steps that the checkpoint holds; its own row stays.
+        """
+        if rank_zero_only.rank > 0:
+            return
+        self._rows = [row for row in self._rows if int(row["step"]) <= step]
+        columns, rows = _read(self.path)
+        kept = [row for row in rows if int(row["step"]) <= step]
+        if columns:
+            _replace(self.path, columns, kept)
+        self._columns = columns or None
+
+    def _open(self) -> list[str]:
+        """Columns of the file; a torn last line, of a process that was killed while writing, is cut."""
+        if self._columns is None:
+            columns, rows = _read(self.path)
+            self._columns = columns or ["step", "epoch"]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(self.path, self._columns, rows)
+        return self._columns
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, Cell]]]:
+    """Columns and rows of a file, without what follows its last line end."""
+    if not path.is_file():
+        return [], []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1].decode()
+    reader = csv.reader(io.StringIO(whole))
+    columns = next(reader, [])
+    rows = [dict(zip(columns, cells, strict=True)) for cells in reader if len(cells) == len(columns)]
+    return columns, [{name: cell for name, cell in row.items() if cell != ""} for row in rows]
+
+
+def _text(columns: list[str], rows: Iterable[Mapping[str, Cell]], *, header: bool = False) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if header:
+        writer.writerow(columns)
+    writer.writerows([row.get(name, "") for name in columns] for row in rows)
+    return buffer.getvalue().encode()
+
+
+def _replace(path: Path, columns: list[str], rows: Iterable[Mapping[str, Cell]]) -> None:
+    """Writes the whole file beside the old one, then puts it in its place."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(_text(columns, rows, header=True))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
