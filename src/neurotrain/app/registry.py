@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -121,18 +121,15 @@ def members(family: Family) -> Iterator[tuple[str, type]]:
     found: dict[str, type] = {}
     for name in family.only or module.__all__:
         value = getattr(module, name)
-        if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value) and value is not base:
+        if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value):
             found[name] = value
-    if "." not in family.module or family.module.startswith("neurotrain."):
-        found |= _third_party(family, base, taken=found)
-    if family.name == "trainers":
-        found = {"Trainer": base}
+    found |= _third_party(family, base, taken=found)
     yield from found.items()
 
 
 def _third_party(family: Family, base: type, *, taken: Mapping[str, type]) -> dict[str, type]:
     found: dict[str, type] = {}
-    for entry in entry_points(group=f"neurotrain.{family.name}"):
+    for entry in _entry_points().select(group=f"neurotrain.{family.name}"):
         value = entry.load()
         if not (inspect.isclass(value) and issubclass(value, base)):
             raise ValueError(f"entry point {entry.value!r} of neurotrain.{family.name} is no {family.base}")
@@ -140,6 +137,11 @@ def _third_party(family: Family, base: type, *, taken: Mapping[str, type]) -> di
             raise ValueError(f"entry point {entry.value!r} takes the name {entry.name!r}, which {family.module} has")
         found[entry.name] = value
     return found
+
+
+@cache
+def _entry_points() -> EntryPoints:
+    return entry_points()
 
 
 def node(family: Family, member: type) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def register() -> AllowList:
             stored = node(family, member)
             targets[stored["_target_"]] = member
             store.store(group=family.group, name=f"_{name}", node=stored, provider="neurotrain")
-    return AllowList(targets=targets)
+    return AllowList.from_environment(targets)
 
 
 def _defaults(settings: type[RunSettings | Paths]) -> dict[str, Any]:

@@ -18,23 +18,22 @@ import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig
-
+from neurotrain.app.allow import AllowList
 from neurotrain.app.compose import PRIMARY, VERSION_BASE, Configuration, checked, prepare
 from neurotrain.app.overrides import config_folder, force_values, substituted
 from neurotrain.app.registry import register
 from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
-from neurotrain.callbacks import MetricsCsv, NonFiniteLossError
-from neurotrain.data.datasets import DatasetError
+
 
 logger = logging.getLogger(__name__)
 
 _RUN_DIR_VARIABLE = "NEUROTRAIN_RUN_DIR"
 """Tells the other ranks of one run where rank 0 put it."""
 
-MISTAKES = (ConfigurationError, DatasetError, ResumeError, NonFiniteLossError)
-"""Errors that a user can mend: shown as one message, without a traceback."""
+MISTAKES = (ValueError, ImportError)
+"""What a user can mend: shown as one message; the traceback is in ``log.txt``, and shown with ``debug=``."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +114,11 @@ def _build(
     values: Mapping[str, Any], directory: RunDirectory
 ) -> tuple[LightningDataModule, LightningModule, Trainer]:
     allow = register()
-    data = instantiate(values["data"], allow=allow)
-    model = instantiate(values["model"], allow=allow)
-    callbacks = [instantiate(node, allow=allow) for node in (values.get("callbacks") or {}).values() if node]
-    loggers = [instantiate(node, allow=allow) for node in (values.get("logger") or {}).values() if node]
-    factory = instantiate({**values["trainer"], "_partial_": True}, allow=allow)
+    data = instantiate(values["data"], allow=allow, key="data")
+    model = instantiate(values["model"], allow=allow, key="model")
+    callbacks = _members(values["callbacks"], allow, "callbacks")
+    loggers = _members(values["logger"], allow, "logger")
+    factory = instantiate({**values["trainer"], "_partial_": True}, allow=allow, key="trainer")
     assert isinstance(data, LightningDataModule)
     assert isinstance(model, LightningModule)
     assert callable(factory)
@@ -134,6 +133,10 @@ def _build(
     )
     assert isinstance(trainer, Trainer)
     return data, model, trainer
+
+
+def _members(nodes: Mapping[str, Any], allow: AllowList, key: str) -> list[Any]:
+    return [instantiate(node, allow=allow, key=f"{key}.{name}") for name, node in nodes.items() if node is not None]
 
 
 def _checkpoint_type() -> type:
@@ -217,10 +220,11 @@ def _logged(directory: RunDirectory) -> Iterator[None]:
         with warnings.catch_warnings():
             # Decoded samples are held in memory: more workers would only contend with the training for the cores.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*`LearningRateMonitor`.*")
+            # Lightning 2.6 over torch 2.15's pytree.
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
             yield
     except Exception:
-        logger.exception("the run stopped") if file.stream is None else file.emit(_failure_record())
+        file.emit(_failure_record())
         raise
     finally:
         detach_log(file)
@@ -268,4 +272,4 @@ def main() -> None:
     hydra.main(config_path=str(config_folder()), config_name=PRIMARY, version_base=VERSION_BASE)(job)()
 
 
-__all__ = ["MISTAKES", "MetricsCsv", "Run", "main", "train"]
+__all__ = ["MISTAKES", "Run", "main", "train"]

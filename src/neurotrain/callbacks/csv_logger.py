@@ -36,8 +36,8 @@ class MetricsCsv(Logger):
     """Writes metrics to ``<directory>/metrics.csv`` and goes on with the file that is there.
 
     Columns are ``step`` (optimizer steps done, ``trainer.global_step``), ``epoch``, then the metrics in the order of
-    their first appearance; a new one rewrites the file atomically. Metrics of one step share a row. Rows are appended in
-    whole lines, at most every few seconds, so a killed process loses the last seconds and nothing else.
+    their first appearance; a new one rewrites the file atomically. Metrics of one step share a row. Rows are appended
+    in whole lines, at most every few seconds, so a killed process loses the last seconds and nothing else.
 
     Example:
         >>> import tempfile
@@ -100,6 +100,7 @@ class MetricsCsv(Logger):
         """
         self._trainer = trainer
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds values to the row of the present step.
 
@@ -107,8 +108,6 @@ class MetricsCsv(Logger):
             metrics: numbers by name; ``epoch`` is one of them where known.
             step: used when no trainer is followed; 0 when not given.
         """
-        if rank_zero_only.rank > 0:
-            return
         count = self._trainer.global_step if self._trainer is not None else step or 0
         row: dict[str, Cell] = {"step": count}
         row.update({name: int(value) if name == "epoch" else float(value) for name, value in metrics.items()})
@@ -135,22 +134,23 @@ class MetricsCsv(Logger):
             self._columns = [*columns, *new]
             _replace(self.path, self._columns, [*earlier, *self._rows])
         else:
-            with self.path.open("ab", buffering=0) as file:  # one write, so that whole lines arrive
+            self._columns = None  # looked at anew, and mended, if the disk fills up half-way
+            with self.path.open("ab") as file:
                 file.write(_text(columns, self._rows))
+            self._columns = columns
         self._rows = []
 
     def finalize(self, status: str) -> None:
         """Writes the rows that wait, whatever ended the run."""
         self.flush()
 
+    @rank_zero_only
     def cut(self, step: int) -> None:
         """Forgets what was logged past ``step``, in the file and in memory, and goes on from there.
 
         Args:
             step: optimizer steps that the checkpoint holds; its own row stays.
         """
-        if rank_zero_only.rank > 0:
-            return
         self._rows = [row for row in self._rows if int(row["step"]) <= step]
         columns, rows = _read(self.path)
         kept = [row for row in rows if int(row["step"]) <= step]

@@ -250,9 +250,9 @@ class _Pass(Iterator[Any]):
 
     def __next__(self) -> Any:  # noqa: ANN401 - whatever collate makes
         if self._inner is None:
-            self._inner = self._loader._begin()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            self._inner = self._loader._begin()  # pyright: ignore[reportPrivateUsage]
         batch = next(self._inner)
-        self._loader._count()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self._loader._count()  # pyright: ignore[reportPrivateUsage]
         return batch
 
 

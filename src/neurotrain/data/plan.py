@@ -31,7 +31,7 @@ class SampleKey(NamedTuple):
         position: global place within the epoch, from 0, before it is dealt out to ranks.
     """
 
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] - nobody searches a key
     epoch: int
     position: int
 
@@ -101,6 +101,7 @@ class EpochPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Check the numbers."""
         if self.length < 1:
             raise ValueError(f"length={self.length}: a plan needs at least 1 sample")
         if self.samples_per_epoch is not None and self.samples_per_epoch < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -145,7 +145,7 @@ def collate(samples: Sequence[SegmentationSample]) -> SegmentationBatch:
 
 
 @contextmanager
-def _naming(record: Record, source: str) -> Iterator[None]:
+def _naming(record: Record, source: str) -> Generator[None]:
     try:
         yield
     except Exception as error:

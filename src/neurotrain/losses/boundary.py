@@ -17,7 +17,10 @@ from neurotrain.losses.overlap import region_mean
 def signed_distance_map(
     membership: Tensor, *, valid: Tensor | None = None, spacing: Sequence[float] | None = None
 ) -> Tensor:
-    """Distance of each pixel to the border of its class: negative inside, 0 on the innermost border, positive outside.
+    """Distance of each pixel to the border of its class, positive outside; inside, negative or 0 on the border itself.
+
+    Outside it is the distance to the nearest pixel of the class. Inside it is the distance to the nearest pixel beyond,
+    less the smallest side of a pixel, with a minus sign.
 
     Pixels that do not count belong to neither side: no distance is measured to them, and theirs is 0. A class that
     fills none or all of a sample's counted pixels has no border there; its map is 0.
@@ -35,8 +38,9 @@ def signed_distance_map(
         ValueError: if ``spacing`` does not have one positive entry for each spatial axis.
 
     Reference:
-        Kervadec et al., 2019 (arXiv:1812.07032), equation 4; the border pixel counts as distance 0, as in its reference
-        code ``LIVIAETS/boundary-loss`` (there for unit spacing; here one smallest pixel side is subtracted).
+        Kervadec et al., 2019 (arXiv:1812.07032), the level set function ``phi``. Its code ``LIVIAETS/boundary-loss``
+        subtracts 1 inside whatever the spacing, which makes pixels nearer to the border than that positive; for unit
+        spacing both agree.
 
     Example:
         >>> signed_distance_map(torch.tensor([[[[0, 0, 1, 1, 1]]]])).flatten().tolist()

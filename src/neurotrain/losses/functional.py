@@ -174,7 +174,7 @@ def dice_loss(
         include_background: whether class 0 is averaged in; False in ``multiclass`` only.
 
     Reference:
-        Drozdzal et al., 2016 (arXiv:1608.04117), equation 3; ``monai.losses.DiceLoss`` with
+        Drozdzal et al., 2016 (arXiv:1608.04117); ``monai.losses.DiceLoss`` with
         ``smooth_nr = smooth_dr = smooth`` and ``batch = not per_sample``.
 
     Example:
@@ -224,8 +224,8 @@ def tversky_loss(
         include_background: as in :func:`dice_loss`.
 
     Reference:
-        Salehi et al., 2017 (arXiv:1706.05721), equation 3, and its best setting as default; focal exponent: Abraham and
-        Khan, 2018 (arXiv:1810.07842), equation 4. ``monai.losses.TverskyLoss`` with ``smooth_nr = smooth_dr = smooth``.
+        Salehi et al., 2017 (arXiv:1706.05721), its best setting as default; focal exponent: Abraham and Khan, 2018
+        (arXiv:1810.07842). ``monai.losses.TverskyLoss`` with ``smooth_nr = smooth_dr = smooth``.
 
     Example:
         >>> import torch
@@ -271,7 +271,7 @@ def centerline_dice_loss(
         include_background: as in :func:`dice_loss`.
 
     Reference:
-        Shit et al., 2021 (arXiv:2003.07311), equations 1 and 2 and algorithm 2; reference code ``jocpae/clDice``.
+        Shit et al., 2021 (arXiv:2003.07311), algorithm 2; reference code ``jocpae/clDice``.
 
     Example:
         >>> import torch
@@ -314,7 +314,7 @@ def boundary_loss(
         include_background: as in :func:`dice_loss`.
 
     Reference:
-        Kervadec et al., 2019 (arXiv:1812.07032), equation 5; reference code ``LIVIAETS/boundary-loss``.
+        Kervadec et al., 2019 (arXiv:1812.07032), the integral of ``phi s``; reference code ``LIVIAETS/boundary-loss``.
 
     Example:
         >>> import torch

@@ -217,7 +217,8 @@ class CenterlineDiceLoss(SegmentationLoss):
         """Keep the options; their meaning and what they raise stand at the function."""
         super().__init__(mode=mode, class_weights=class_weights)
         check_region_options(mode, class_weights, include_background)
-        self.iterations = int(bounded("iterations", iterations, low=0))
+        bounded("iterations", iterations, low=0)
+        self.iterations = iterations
         self.per_sample = per_sample
         self.smooth = bounded("smooth", smooth, low=0, open_low=True)
         self.include_background = include_background

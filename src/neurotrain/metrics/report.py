@@ -145,8 +145,8 @@ class SegmentationReport(IdentifiedRecords):
         Args:
             probabilities: floats in [0, 1], ``(B, K, *spatial)``; all comparisons are in fp32.
             target: integer labels ``(B, *spatial)``, for multilabel ``(B, K, *spatial)``.
-            valid: bool ``(B, *spatial)``; the field of view. Targets outside may be anything (they count as negative for
-                ``auc_rectangle`` unless they are the class's label).
+            valid: bool ``(B, *spatial)``; the field of view. Targets outside may be anything (for
+                ``auc_rectangle`` they are negative unless they are the class's label).
             ids: B names, unique in the test set.
             threshold: a voxel is positive where its probability is strictly greater; multiclass takes the argmax, where
                 the threshold does not enter.
@@ -172,7 +172,8 @@ class SegmentationReport(IdentifiedRecords):
         """float64 ``(B, K, len(self._measured))``."""
         columns: list[Tensor] = []
         if self.auc:
-            columns += [self._areas(probabilities, target, valid), self._areas(probabilities, target, None)]
+            areas = self._areas(probabilities, target, valid)
+            columns += [areas, areas if valid.all() else self._areas(probabilities, target, None)]
         if self.surface:
             surface_dice = normalized_surface_dice(
                 labels,
@@ -188,7 +189,7 @@ class SegmentationReport(IdentifiedRecords):
 
     def _areas(self, probabilities: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         """AUC ``(B, K)`` of each class against the rest."""
-        areas = torch.empty(probabilities.shape[:2], dtype=torch.float64)
+        areas = torch.empty(probabilities.shape[:2], dtype=torch.float64, device=probabilities.device)
         for index in range(self.num_classes):
             positive = class_mask(target, index, mode=self.mode)
             for image in range(len(positive)):

@@ -25,10 +25,10 @@ class ThresholdSearch(IdentifiedRecords):
     """The threshold with the greatest mean Dice over images, one for all labels.
 
     Candidates are ``0, 1/bins, ..., (bins-1)/bins`` in float32, and a voxel is positive where its probability is
-    strictly greater, so the Dice found is exactly the one that
-    :class:`~neurotrain.metrics.report.SegmentationReport` gives at that threshold. As there, an image's Dice is the mean
-    over its labels; a label that is absent from prediction and reference is skipped, and one that is absent from the
-    reference alone scores 0. Of thresholds with equal Dice the one nearest to 0.5 is taken, of two the lower.
+    strictly greater, so the Dice found is the one that :class:`~neurotrain.metrics.report.SegmentationReport` gives at
+    that threshold. As there, an image's Dice is the mean over its labels; a label that is absent from prediction and
+    reference is skipped, and one that is absent from the reference alone scores 0. Of thresholds with equal Dice the
+    one nearest to 0.5 is taken, of two the lower.
 
     Use it on validation images; a threshold that was searched on the test set is part of the training.
 

@@ -109,6 +109,26 @@ class SegmentationTask(LightningModule):
             total_steps=self.trainer.estimated_stepping_batches,
         )
 
+    def on_fit_start(self) -> None:
+        """Refuse at once a run that would end without a threshold that belongs to its final weights.
+
+        Raises:
+            ValueError: if the threshold is to be chosen and nothing, or not the last epoch, is validated.
+        """
+        if not self._search_threshold:
+            return
+        epochs, every = self.trainer.max_epochs, self.trainer.check_val_every_n_epoch
+        if not self.trainer.enable_validation:
+            raise ValueError(
+                "model.threshold=null is chosen on validation data, and there are none: hold some out "
+                "(data.validation=4, or data.folds=5) or set model.threshold"
+            )
+        if epochs is not None and every is not None and epochs > 0 and epochs % every:
+            raise ValueError(
+                f"trainer.max_epochs={epochs} is no multiple of trainer.check_val_every_n_epoch={every}: the last epoch "
+                "would not be validated, and model.threshold=null would be chosen for older weights"
+            )
+
     def forward(self, image: Tensor) -> Tensor:
         """Return logits ``(B, K, *spatial)`` for images ``(B, C, *spatial)``."""
         logits, _ = _heads(self.network(image.contiguous(memory_format=self.memory_format)))
@@ -127,7 +147,8 @@ class SegmentationTask(LightningModule):
         self.loss_sum[1] += 1
         self.running.update(logits.detach(), batch["mask"], batch["valid"])
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
-            self.log("train/loss_step", detached, on_step=True, on_epoch=False, batch_size=len(batch["id"]))
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.log_dict({"train/loss_step": detached, "train/lr": rate}, batch_size=len(batch["id"]))
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -153,8 +174,10 @@ class SegmentationTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures; choose the threshold where the task is asked to."""
-        figures = {name: value for name, value in self.validation.compute().items() if not name.startswith("nan")}
+        figures = self.validation.compute()
         if self.search is not None:
+            # Only what needs no threshold: the one in force belonged to older weights.
+            figures = {name: value for name, value in figures.items() if name.endswith("auc")}
             threshold, dice = self.search.compute()
             if not self.trainer.sanity_checking:
                 self.threshold.copy_(threshold)

@@ -83,6 +83,7 @@ class SegmentationDataset(ABC):
     obtain: str = ""
 
     def __init__(self, *, root: Path) -> None:
+        """Take the settings; nothing on disk is touched yet."""
         self._root = Path(root).expanduser()
         self._records: dict[str, tuple[Record, ...]] = {}
 
@@ -192,7 +193,8 @@ class SegmentationDataset(ABC):
         return ("train", "test")
 
     def _prepare(self) -> None:
-        """Bring the folder into being where the dataset can do so itself."""
+        """Bring the folder into being where the dataset can do so itself; an archive's folder is taken as it is."""
+        return
 
     def _read_image(self, record: Record) -> Tensor:
         return read_image(record.image)
@@ -223,7 +225,9 @@ class SegmentationDataset(ABC):
             if not problems and not scan.records:
                 problems = [self._empty(split)]
             if problems:
-                raise DatasetError.listing(f"{self.name}, split {split!r}", problems, hint=self.obtain)
+                raise DatasetError.listing(
+                    f"{self.name}, split {split!r}", problems, hint=self.obtain.replace("<root>", str(self.root))
+                )
             self._records[split] = tuple(sorted(scan.records, key=lambda record: record.id))
         return self._records[split]
 
@@ -249,7 +253,7 @@ class SegmentationDataset(ABC):
             try:
                 return reader()
             except DatasetError as error:
-                problems.extend(error.problems)
+                problems.extend(problem for problem in error.problems if problem not in problems)
                 return None
 
         image = attempt(lambda: self._read_image(record))

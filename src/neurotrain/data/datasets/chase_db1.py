@@ -32,8 +32,7 @@ class ChaseDb1(SegmentationDataset):
     name = "chase_db1"
     class_names = ("vessel",)
     obtain = (
-        "download CHASEDB1.zip from https://researchdata.kingston.ac.uk/96/, "
-        "unpack so that <root>/Image_01L.jpg exists"
+        "download CHASEDB1.zip from https://researchdata.kingston.ac.uk/96/, unpack so that <root>/Image_01L.jpg exists"
     )
 
     def _scan(self, split: str) -> Scan:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -29,12 +29,16 @@ GZIP_LIMIT = 64 * 2**20
 """Bytes that a ``.gz`` may unpack to; an image of STARE has 1.3 MB."""
 
 FORMATS = (
-    "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP",
+    "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP",
 )  # fmt: skip
 """Pillow's raster decoders that neither start a program nor load another file."""
 
 EXTENSIONS = frozenset(
-    ".bmp .dib .gif .jpg .jpeg .jp2 .j2k .mpo .pcx .png .ppm .pgm .pbm .pnm .sgi .tga .tif .tiff .webp".split()
+    f".{name}"
+    for name in (
+        *("bmp", "dib", "gif", "jpg", "jpeg", "jp2", "j2k", "mpo", "pcx", "png"),
+        *("ppm", "pgm", "pbm", "pnm", "sgi", "tga", "tif", "tiff", "webp"),
+    )
 )
 """File name endings (lower case) that count as an image."""
 
@@ -132,7 +136,9 @@ def read_binary(path: Path) -> Tensor:
     on = values == high
     if high not in (1, 255) or not bool((on | (values == 0)).all()):
         found = ", ".join(str(int(value)) for value in values.unique()[:8])
-        raise DatasetError.single("invalid labels", path, f"is not binary: holds {found}, expected 0 and 255 (or 0 and 1)")
+        raise DatasetError.single(
+            "invalid labels", path, f"is not binary: holds {found}, expected 0 and 255 (or 0 and 1)"
+        )
     return on
 
 
@@ -149,7 +155,7 @@ def _unpacked(path: Path) -> BytesIO:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image]:
+def _opened(path: Path) -> Generator[Image]:
     from PIL import Image
 
     try:

@@ -48,6 +48,7 @@ class Isic(SegmentationDataset):
     class_names = ("lesion",)
 
     def __init__(self, *, root: Path, year: Literal[2016, 2017, 2018] = 2018) -> None:
+        """Take the settings; nothing on disk is touched yet."""
         super().__init__(root=root)
         if year not in FOLDERS:
             near = min(FOLDERS, key=lambda known: abs(known - year))
@@ -55,7 +56,9 @@ class Isic(SegmentationDataset):
         self.year = year
         self.name = f"isic{year}"
         first = FOLDERS[year]["train"][0]
-        self.obtain = f"download from https://challenge.isic-archive.com/data/#{year}, unpack so that <root>/{first} exists"
+        self.obtain = (
+            f"download from https://challenge.isic-archive.com/data/#{year}, unpack so that <root>/{first} exists"
+        )
 
     @property
     def splits(self) -> tuple[str, ...]:

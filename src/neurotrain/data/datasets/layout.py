@@ -29,6 +29,7 @@ def find(scan: Scan, folder: Path, *templates: str, ids: str = r"\d+") -> dict[s
     """
     if not folder.is_dir():
         scan.report("missing", folder, f"no such folder; it should hold {_shown(templates[0], '*')}")
+        scan.problems.insert(0, scan.problems.pop())  # explains more than any file: first in the message
         return {}
     names = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     found: dict[str, Path] = {}
@@ -74,11 +75,10 @@ def attach(
     others = find(scan, folder, *templates, ids=ids)
     if not folder.is_dir() or (optional and not others):
         return {}
-    for key in images.keys() - others.keys():
+    for key in sorted(images.keys() - others.keys()):
         scan.report("missing", folder / _shown(templates[0], key), f"no {what} of image {key!r}")
-    for key in others.keys() - images.keys():
+    for key in sorted(others.keys() - images.keys()):
         scan.report("unpaired", others[key], f"{what} without an image {key!r}")
-    scan.problems.sort(key=lambda problem: (problem.kind, str(problem.path)))
     return {key: path for key, path in others.items() if key in images}
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 ProblemKind = Literal[
     "missing", "unpaired", "unreadable", "size mismatch", "invalid labels", "empty mask", "empty split", "duplicate"
 ]
-"""``unpaired``: a label file whose image is absent; ``duplicate``: two files that claim one id; the others say themselves."""
+"""``unpaired``: a label file whose image is absent; ``duplicate``: two files of one id."""
 
 LISTED = 10
 """Files named in a message before it only counts."""
@@ -47,6 +47,7 @@ class DatasetError(ValueError):
     """
 
     def __init__(self, message: str, *, problems: Sequence[Problem] = ()) -> None:
+        """Keep the text and the problems that it tells."""
         super().__init__(message)
         self.problems = tuple(problems)
 
@@ -100,7 +101,9 @@ class VerifyReport:
     def __str__(self) -> str:
         """The counts on one line, then the problems grouped by kind."""
         counts = ", ".join(f"{split} {count}" for split, count in self.counts.items())
-        return "\n".join([f"{self.name} ({self.root}): {counts} images: {_count(self.problems)}", *_lines(self.problems)])
+        return "\n".join(
+            [f"{self.name} ({self.root}): {counts} images: {_count(self.problems)}", *_lines(self.problems)]
+        )
 
 
 def _count(problems: Sequence[Problem]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -43,7 +44,7 @@ def hold_out(records: Sequence[Record], *, count: int, seed: int) -> RecordSplit
         >>> from pathlib import Path
         >>> records = [Record(id=f"{child}{eye}", image=Path("x"), group=child) for child in "123" for eye in "LR"]
         >>> [record.id for record in hold_out(records, count=2, seed=0).held_out]
-        []
+        ['3L', '3R']
     """
     groups = _groups(records)
     if not 1 <= count < len(records):
@@ -100,7 +101,9 @@ def k_fold(records: Sequence[Record], *, folds: int, fold: int) -> RecordSplit:
         near = f"nearest: {min(max(folds, 2), len(groups))}" if len(groups) >= 2 else "at least 2 subjects are needed"
         raise ValueError(f"folds={folds}: {len(groups)} subjects in {len(records)} records; {near}")
     if not 0 <= fold < folds:
-        raise ValueError(f"fold={fold}: folds are counted from 0 to {folds - 1}; nearest: {min(max(fold, 0), folds - 1)}")
+        raise ValueError(
+            f"fold={fold}: folds are counted from 0 to {folds - 1}; nearest: {min(max(fold, 0), folds - 1)}"
+        )
     parts: list[list[Record]] = [[] for _ in range(folds)]
     for group in sorted(groups, key=len, reverse=True):
         min(parts, key=len).extend(group)
@@ -110,7 +113,7 @@ def k_fold(records: Sequence[Record], *, folds: int, fold: int) -> RecordSplit:
 def _groups(records: Sequence[Record]) -> list[list[Record]]:
     """Records by subject, sorted by id inside and by the first id outside."""
     ordered = sorted(records, key=lambda record: record.id)
-    repeated = sorted({one.id for one, other in zip(ordered, ordered[1:], strict=False) if one.id == other.id})
+    repeated = sorted({one.id for one, other in pairwise(ordered) if one.id == other.id})
     if repeated:
         raise ValueError(f"records: {len(repeated)} ids appear twice: {', '.join(repeated[:10])}")
     groups: dict[tuple[str, str], list[Record]] = {}

@@ -46,6 +46,7 @@ class Stare(SegmentationDataset):
     )
 
     def __init__(self, *, root: Path, test: tuple[str, ...] | None = None, fold: int | None = None) -> None:
+        """Take the settings; nothing on disk is touched yet."""
         super().__init__(root=root)
         if test is not None and fold is not None:
             raise ValueError(f"test={test!r} and fold={fold}: the test images are chosen by one of them, leave out one")

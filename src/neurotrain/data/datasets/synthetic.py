@@ -25,10 +25,10 @@ SMALLEST = 48
 class SyntheticDrive(Drive):
     """Rendered fundus photographs in DRIVE's exact layout, with exact labels and a plausible second observer.
 
-    Nothing is rendered before the first use. Then the folder ``<root>/seed<seed>-...`` is made, named by all parameters,
-    so that other parameters live beside it. It is drawn in a temporary sibling and renamed: it is complete or it is not
-    there, also when several processes render at once. The same parameters give the same bytes under the same versions
-    of NumPy, SciPy and Pillow. The defaults take some 6 seconds of one core.
+    Nothing is rendered before the first use. Then the folder ``<root>/seed<seed>-...`` is made, named by all
+    parameters, so that other parameters live beside it. It is drawn in a temporary sibling and renamed: it is complete
+    or it is not there, also when several processes render at once. The same parameters give the same bytes under the
+    same versions of NumPy, SciPy and Pillow. The defaults take some 6 seconds of one core.
 
     No figure on these pictures says anything about real ones: ``synthetic`` is True.
 
@@ -53,10 +53,12 @@ class SyntheticDrive(Drive):
 
     name = "synthetic_drive"
     synthetic = True
+    obtain = "these files are rendered: remove <root>, and they are rendered anew on the next use"
 
     def __init__(
         self, *, root: Path, seed: int = 0, train: int = 12, test: int = 6, size: tuple[int, int] = (292, 283)
     ) -> None:
+        """Take the settings; nothing on disk is touched yet."""
         for key, value, least in (("seed", seed, 0), ("train", train, 1), ("test", test, 1)):
             if value < least:
                 raise ValueError(f"{key}={value}: at least {least}; nearest: {least}")

@@ -139,7 +139,9 @@ def _with_disc(rng: np.random.Generator, frame: _Frame, anatomy: Anatomy, colour
     glow = np.exp(-((oval / 2.6) ** 2))[..., None]
     colour = colour * (1.0 + glow * np.array([0.10, 0.17, 0.14]))
     tint = np.array([rng.uniform(236, 252), rng.uniform(176, 205), rng.uniform(98, 125)])
-    cup = np.hypot(dx - rng.uniform(-0.1, 0.35) * anatomy.disc_radius, dy) / (anatomy.disc_radius * rng.uniform(0.4, 0.6))
+    cup = np.hypot(dx - rng.uniform(-0.1, 0.35) * anatomy.disc_radius, dy) / (
+        anatomy.disc_radius * rng.uniform(0.4, 0.6)
+    )
     bright = np.exp(-(cup**4))[..., None] * np.array([6.0, 40.0, 62.0]) * rng.uniform(0.7, 1.2)
     edge = (1.0 / (1.0 + np.exp((oval - 1.0) / rng.uniform(0.035, 0.06))))[..., None]
     temporal = (1.0 + 0.10 * np.clip(dx / anatomy.disc_radius, -1, 1))[..., None]

@@ -65,9 +65,7 @@ class Anatomy:
         """A macula-centred eye: the disc some 2.5 of its diameters nasal of the fovea, slightly above it."""
         fovea = (rng.uniform(-0.06, 0.10), rng.uniform(-0.03, 0.10))
         distance, rise = rng.uniform(0.70, 0.80), rng.uniform(0.02, 0.14)
-        return cls(
-            disc=(fovea[0] - distance, fovea[1] - rise), disc_radius=rng.uniform(0.135, 0.160), fovea=fovea
-        )
+        return cls(disc=(fovea[0] - distance, fovea[1] - rise), disc_radius=rng.uniform(0.135, 0.160), fovea=fovea)
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +11,6 @@ from torch.nn import functional
 from neurotrain.batch import SegmentationSample
 from neurotrain.data.transforms.base import Transform
 from neurotrain.data.transforms.draws import check_probability
-
-Sizes = TypeVar("Sizes", bound=tuple[int, ...])
 
 
 class RandomFlip(Transform):
@@ -63,14 +60,14 @@ class Resize(Transform):
     """Scales a 2-D image to one size: bilinear with antialiasing, labels and validity by the nearest pixel.
 
     Args:
-        size: height and width in pixels; the aspect ratio is not kept.
+        size: height and width, or both in one, in pixels; the aspect ratio is not kept.
 
     Raises:
         ValueError: if a side is below 1.
     """
 
-    def __init__(self, *, size: tuple[int, int]) -> None:
-        self._size = _positive("size", size)
+    def __init__(self, *, size: int | tuple[int, int] = 256) -> None:
+        self._size = height_width(size)
 
     @property
     def deterministic(self) -> bool:
@@ -107,7 +104,9 @@ class PadToMultiple(Transform):
     """
 
     def __init__(self, *, multiple: int = 32) -> None:
-        (self._multiple,) = _positive("multiple", (multiple,))
+        if multiple < 1:
+            raise ValueError(f"multiple={multiple}: must be at least 1")
+        self._multiple = multiple
 
     @property
     def deterministic(self) -> bool:
@@ -126,14 +125,16 @@ class CentreCrop(Transform):
     """Cuts the middle out.
 
     Args:
-        size: extent along each spatial axis, in pixels.
+        size: extent along each spatial axis, or along all in one, in pixels.
 
     Raises:
         ValueError: if an extent is below 1.
     """
 
-    def __init__(self, *, size: tuple[int, ...]) -> None:
-        self._size = _positive("size", size)
+    def __init__(self, *, size: int | tuple[int, ...]) -> None:
+        if min((size,) if isinstance(size, int) else size) < 1:
+            raise ValueError(f"size={size}: must be at least 1")
+        self._size = size
 
     @property
     def deterministic(self) -> bool:
@@ -147,10 +148,11 @@ class CentreCrop(Transform):
             ValueError: if the image is smaller, or has another number of axes.
         """
         shape = tuple(sample["valid"].shape)
-        if len(shape) != len(self._size) or any(have < want for have, want in zip(shape, self._size, strict=True)):
+        size = (self._size,) * len(shape) if isinstance(self._size, int) else tuple(self._size)
+        if len(shape) != len(size) or any(have < want for have, want in zip(shape, size, strict=True)):
             raise ValueError(f"size={self._size}: {sample['id']!r} of shape {shape} does not contain it")
-        starts = [(have - want) // 2 for have, want in zip(shape, self._size, strict=True)]
-        window = tuple(slice(start, start + want) for start, want in zip(starts, self._size, strict=True))
+        starts = [(have - want) // 2 for have, want in zip(shape, size, strict=True)]
+        window = tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))
         return spatially(sample, lambda part: part[(..., *window)])
 
 
@@ -174,7 +176,13 @@ def check_2d(sample: SegmentationSample) -> None:
         raise ValueError(f"{sample['id']!r} has {sample['valid'].ndim} spatial axes, this transform is for 2")
 
 
-def _positive(name: str, sizes: Sizes) -> Sizes:
-    if not sizes or any(size < 1 for size in sizes):
-        raise ValueError(f"{name}={sizes}: must be at least 1")
-    return sizes
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Both sides of a rectangle, a single number standing for a square.
+
+    Raises:
+        ValueError: if a side is below 1.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size={size}: must be at least 1")
+    return height, width

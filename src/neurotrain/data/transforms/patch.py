@@ -11,7 +11,7 @@ from torch.nn import functional
 from neurotrain.batch import SegmentationSample
 from neurotrain.data.transforms.base import Transform
 from neurotrain.data.transforms.draws import check_probability
-from neurotrain.data.transforms.geometry import check_2d, spatially
+from neurotrain.data.transforms.geometry import check_2d, height_width, spatially
 
 _TRIES = 64
 
@@ -19,14 +19,14 @@ _TRIES = 64
 class RandomPatch(Transform):
     """Cuts a patch around a random valid pixel and flips, turns, scales, shears and bends it.
 
-    The centre is uniform over the valid pixels. With ``affine_probability`` the patch is sampled once, through the whole
-    composed map (bilinear; labels and validity nearest): patch coordinate ``p`` reads the image at
+    The centre is uniform over the valid pixels. With ``affine_probability`` the patch is sampled once, through the
+    whole composed map (bilinear; labels and validity nearest): patch coordinate ``p`` reads the image at
     ``centre + R(angle) U p + elastic(p)`` with ``U = [[1 / scale_y, 0], [tan(shear), 1 / scale_x]] F``, ``F`` a random
     mirror. Otherwise it is an exact crop, moved into the image where it would stick out, under one of the eight exact
     symmetries of the square: not a single value is interpolated.
 
     Args:
-        size: height and width of the patch, in pixels.
+        size: height and width of the patch, or its one side, in pixels.
         affine_probability: share of patches that are resampled.
         rotate: largest angle, in degrees; uniform in both directions.
         scale: range of the magnification of each axis, drawn log-uniformly; above 1 makes things larger.
@@ -55,7 +55,7 @@ class RandomPatch(Transform):
     def __init__(
         self,
         *,
-        size: tuple[int, int] = (128, 128),
+        size: int | tuple[int, int] = 128,
         affine_probability: float = 0.5,
         rotate: float = 180.0,
         scale: tuple[float, float] = (0.78, 1.28),
@@ -67,8 +67,6 @@ class RandomPatch(Transform):
     ) -> None:
         self._affine_probability = check_probability("affine_probability", affine_probability)
         self._foreground_probability = check_probability("foreground_probability", foreground_probability)
-        if min(size) < 1:
-            raise ValueError(f"size={size}: must be at least 1")
         if not 0 <= rotate <= 180 or not 0 <= shear < 90:
             raise ValueError(f"rotate={rotate}, shear={shear}: need angles in [0, 180] and [0, 90) degrees")
         if not 0 < scale[0] <= scale[1]:
@@ -79,7 +77,7 @@ class RandomPatch(Transform):
             )
         if elastic_sigma > 0 and affine_probability == 0:
             raise ValueError(f"elastic_sigma={elastic_sigma} has no effect with affine_probability=0")
-        self._height, self._width = size
+        self._height, self._width = height_width(size)
         self._rotate, self._shear = math.radians(rotate), math.radians(shear)
         self._log_scale = (math.log(scale[0]), math.log(scale[1]))
         self._elastic_sigma, self._elastic_spacing = elastic_sigma, elastic_spacing
@@ -177,7 +175,7 @@ def draw_pixel(where: Tensor, generator: torch.Generator) -> tuple[int, int] | N
 
 
 def _pixel_offsets(height: int, width: int) -> Tensor:
-    """Offsets from the patch's central pixel, ``(2, H, W)``: whole numbers, so that the plain map interpolates nothing."""
+    """Offsets from the central pixel, ``(2, H, W)``: whole numbers, so that the plain map interpolates nothing."""
     rows = torch.arange(height, dtype=torch.float32) - height // 2
     columns = torch.arange(width, dtype=torch.float32) - width // 2
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
@@ -186,15 +184,13 @@ def _pixel_offsets(height: int, width: int) -> Tensor:
 def _resample(sample: SegmentationSample, map_2HW: Tensor) -> SegmentationSample:
     shape = sample["valid"].shape
     # Only the part of the image under the patch, with the neighbours that bilinear weights reach.
-    low = [int(math.floor(value)) for value in map_2HW.amin((1, 2)).tolist()]
-    high = [int(math.floor(value)) + 2 for value in map_2HW.amax((1, 2)).tolist()]
+    low = [math.floor(value) for value in map_2HW.amin((1, 2)).tolist()]
+    high = [math.floor(value) + 2 for value in map_2HW.amax((1, 2)).tolist()]
     starts = [min(max(first, 0), extent - 1) for first, extent in zip(low, shape, strict=True)]
     stops = [max(min(last, extent), start + 1) for last, extent, start in zip(high, shape, starts, strict=True)]
     window = sample["image"][:, starts[0] : stops[0], starts[1] : stops[1]]
     # Pixel i lies at (2 i + 1) / n - 1 in grid_sample's coordinates.
-    grid = [
-        (map_2HW[axis] - (starts[axis] - 0.5)) * (2 / (stops[axis] - starts[axis])) - 1 for axis in (1, 0)
-    ]
+    grid = [(map_2HW[axis] - (starts[axis] - 0.5)) * (2 / (stops[axis] - starts[axis])) - 1 for axis in (1, 0)]
     image = functional.grid_sample(window[None], torch.stack(grid, dim=-1)[None], align_corners=False)[0]
     rows, columns = torch.floor(map_2HW + 0.5).long()
     inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])

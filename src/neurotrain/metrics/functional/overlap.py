@@ -71,27 +71,28 @@ def confusion_counts(
 
 def _labels_in_range(name: str, labels: Tensor, levels: int, keep: Tensor | None) -> Tensor:
     """Labels as int32, 0 where they do not count; refuses what is outside ``0..levels-1``."""
+    labels = labels.to(torch.int32)
     if keep is not None:
-        labels = labels.masked_fill(~keep, 0)
-    if labels.dtype != torch.bool and labels.numel():
+        labels = labels * keep  # several times faster than masked_fill
+    if labels.numel():
         low, high = (int(bound) for bound in labels.aminmax())
         if low < 0 or high >= levels:
             wrong = low if low < 0 else high
             raise ValueError(f"{name} holds the label {wrong} inside the valid region; labels are 0..{levels - 1}")
-    return labels.to(torch.int32)
+    return labels
 
 
 def _joint_table(preds: Tensor, target: Tensor, levels: int, keep: Tensor | None) -> Tensor:
     """int64 ``(rows, levels, levels)``: how often each (target, prediction) occurs in each row."""
-    cells = levels * levels + 1  # the last cell takes the voxels that do not count
-    rows = preds.shape[0]
+    rows, voxels = preds.shape
+    cells = levels * levels
     assert rows * cells < 2**31, "codes are int32"
     code = target * levels + preds
-    if keep is not None:
-        code = code.masked_fill(~keep, cells - 1)
     code += cells * torch.arange(rows, dtype=torch.int32, device=preds.device).unsqueeze(1)
-    histogram = torch.bincount(code.flatten(), minlength=rows * cells)
-    return histogram.reshape(rows, cells)[:, :-1].reshape(rows, levels, levels)
+    table = torch.bincount(code.flatten(), minlength=rows * cells).reshape(rows, levels, levels)
+    if keep is not None:
+        table[:, 0, 0] -= voxels - keep.sum(dim=1)  # what does not count was made (0, 0)
+    return table
 
 
 def _counts_of_table(table: Tensor, mode: SegmentationMode) -> Tensor:

@@ -1,7 +1,7 @@
 """Ranking of scores: the area under the ROC curve, exact or from a histogram.
 
-The area is the Mann-Whitney statistic, ``P(s+ > s-) + P(s+ = s-) / 2``. All counts are integers and are divided once, in
-float64, so the result is exact up to one rounding for as many as 2e9 scores of either class.
+The area is the Mann-Whitney statistic, ``P(s+ > s-) + P(s+ = s-) / 2``. All counts are integers and are divided once,
+in float64, so the result is exact up to one rounding for as many as 2e9 scores of either class.
 """
 
 from __future__ import annotations
@@ -45,14 +45,12 @@ def auroc(scores: Tensor, target: Tensor, *, valid: Tensor | None = None) -> Ten
     if valid is not None:
         keep = valid.flatten()
         flat_scores, flat_target = flat_scores[keep], flat_target[keep]
-    positive = _as_positive(flat_target)
-    if flat_scores.isnan().any():
+    if not len(flat_scores):
+        return torch.full((), float("nan"), dtype=torch.float64, device=scores.device)
+    if flat_scores.aminmax().max.isnan():
         raise ValueError("scores must not hold NaN")
-    if flat_scores.dtype == torch.float64:
-        ranked, order = flat_scores.sort()
-        return auroc_from_histogram(*_tie_groups(ranked, positive[order].long()))
-    key, _ = (2 * _monotone_integers(flat_scores.float()) + positive).sort()
-    return auroc_from_histogram(*_tie_groups(key >> 1, key & 1))
+    key = _ordered_integers(flat_scores).mul_(2).add_(_as_positive(flat_target))
+    return _area_of_sorted(key.sort().values)
 
 
 def _as_positive(target: Tensor) -> Tensor:
@@ -64,20 +62,29 @@ def _as_positive(target: Tensor) -> Tensor:
     return positive
 
 
-def _monotone_integers(scores: Tensor) -> Tensor:
-    """int64 with the order and the ties of float32 scores: sign and magnitude become two's complement, -0.0 is 0."""
-    bits = scores.contiguous().view(torch.int32).long()
-    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+def _ordered_integers(scores: Tensor) -> Tensor:
+    """int64 with the order and the ties of the scores."""
+    if scores.dtype == torch.float64:
+        return scores.unique(return_inverse=True)[1]  # 64 bits leave no room for the label
+    bits = scores.float().contiguous().view(torch.int32)
+    # sign and magnitude become two's complement; -0.0 becomes 0
+    return torch.where(bits < 0, -(2**31) - bits, bits).long()
 
 
-def _tie_groups(ranked: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Positives and negatives at each distinct value of a sorted tensor."""
-    last = torch.ones_like(ranked, dtype=torch.bool)
-    last[:-1] = ranked[1:] != ranked[:-1]
-    ends = last.nonzero().flatten()
-    start = ends.new_zeros(1)
-    positives = labels.cumsum(dim=0)[ends].diff(prepend=start)
-    return positives, (ends + 1).diff(prepend=start) - positives
+def _area_of_sorted(key: Tensor) -> Tensor:
+    """Area from ascending ``2 * score + label``, where of equal scores the negatives come first."""
+    ranks = (key & 1).nonzero().flatten()
+    positives, negatives = len(ranks), len(key) - len(ranks)
+    if not (positives and negatives):
+        return torch.full((), float("nan"), dtype=torch.float64, device=key.device)
+    not_above = ranks.sum() - positives * (positives - 1) // 2  # pairs with the negative's score at most the positive's
+    # the first positive after the negatives of its score
+    after = ranks[ranks > 0]
+    after = after[key[after] - key[after - 1] == 1]
+    tied_negatives = after - torch.searchsorted(key, key[after] - 1)
+    tied_positives = torch.searchsorted(key, key[after], right=True) - after
+    twice_wins = 2 * not_above - (tied_negatives * tied_positives).sum()
+    return twice_wins.double() / (2 * positives * negatives)
 
 
 def auroc_from_histogram(positives: Tensor, negatives: Tensor) -> Tensor:
@@ -98,7 +105,7 @@ def auroc_from_histogram(positives: Tensor, negatives: Tensor) -> Tensor:
     below = negatives.cumsum(dim=-1) - negatives
     twice_wins = (positives * (2 * below + negatives)).sum(dim=-1)
     pairs = positives.sum(dim=-1) * negatives.sum(dim=-1)
-    return twice_wins.double() / (2 * pairs).double()  # 0 / 0 is NaN: no pair, no area
+    return twice_wins.double() / (2 * pairs.double())  # 0 / 0 is NaN: no pair, no area
 
 
 def score_histogram(scores: Tensor, positive: Tensor, *, bins: int) -> Tensor:

@@ -1,0 +1,120 @@
+"""A tiny task and a loader that is as awkward as a resumable one may be."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+
+class ToyLoader:
+    """Stateful; counts its own epochs; draws from every global generator when it begins and for every batch."""
+
+    def __init__(self, *, batches: int = 6) -> None:
+        self.batches = batches
+        self.epoch = 0
+        self.position = 0
+        self.seen: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        torch.rand(1)
+        epoch, start = self.epoch, self.position
+        return self._pass(epoch, start)
+
+    def _pass(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
+        order = torch.randperm(self.batches, generator=torch.Generator().manual_seed(epoch)).tolist()
+        for position in range(start, self.batches):
+            self.epoch, self.position = epoch, position + 1
+            if self.position == self.batches:
+                self.epoch, self.position = epoch + 1, 0
+            self.seen.append((epoch, position))
+            noise = torch.randn(2, 3) * 0.1 + random.random() + float(np.random.rand())  # noqa: NPY002
+            yield {"image": noise + order[position], "id": [f"{epoch}-{position}-{i}" for i in range(2)]}
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+class ToyTask(LightningModule):
+    """Dropout and batch normalisation, so that generators and buffers matter; a buffer that is state, not weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 1))
+        self.threshold: Tensor
+        self.register_buffer("threshold", torch.tensor(float("nan")))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = (self.network(batch["image"]) - 1).square().mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=2)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.log("val/score", -self.network(batch["image"]).square().mean(), prog_bar=True, batch_size=2)
+
+    def on_validation_epoch_end(self) -> None:
+        self.threshold.fill_(0.5)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.log("test/weight", self.network[0].weight.sum(), batch_size=2)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return self.network[0].weight.sum()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.05)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.97**step)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def val_loader(count: int = 2) -> DataLoader[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(7)
+    batches = [{"image": torch.randn(2, 3, generator=generator), "id": ["a", "b"]} for _ in range(count)]
+    return DataLoader(batches, batch_size=None)  # pyright: ignore[reportArgumentType]
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing is saved on it."""
+
+
+class Kill(Callback):
+    """Stops the run within the training step that would be number ``step`` (from 1)."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if trainer.global_step + 1 == self.step:
+            raise KilledError
+
+
+def seed() -> None:
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+
+
+def make_trainer(folder: Path, callbacks: list[Callback], **settings: Any) -> Trainer:
+    quiet: dict[str, Any] = {
+        "accelerator": "cpu",
+        "default_root_dir": folder,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+    }
+    return Trainer(callbacks=callbacks, **{**quiet, **settings})
