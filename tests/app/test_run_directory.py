@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from neurotrain.app.run_directory import ResumeError, environment, locate, write_atomically
 
@@ -10,13 +11,8 @@ from neurotrain.app.run_directory import ResumeError, environment, locate, write
 def _checkpoint(run: Path, step: int = 8) -> Path:
     path = run / "checkpoints" / f"step-{step:08d}.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"whole")
+    torch.save({"step": step}, path)
     return path
-
-
-def _locate(runs: Path, **changes: str | Path | None) -> object:
-    given: dict[str, str | Path | None] = {"run_dir": None, "resume": None} | changes
-    return locate(name="toy", runs_dir=runs, **given)  # pyright: ignore[reportArgumentType]
 
 
 def test_new_runs_never_share_a_folder(tmp_path: Path) -> None:

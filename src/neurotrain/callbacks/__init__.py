@@ -3,10 +3,17 @@
 from neurotrain.callbacks.checkpoint import RunCheckpoint, find_last
 from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
 from neurotrain.callbacks.ema import WeightAveraging
+from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
+from neurotrain.callbacks.progress import Progress
+from neurotrain.callbacks.throughput import Throughput
 
 __all__ = [
     "MetricsCsv",
+    "NanGuard",
+    "NonFiniteLossError",
+    "Progress",
     "RunCheckpoint",
+    "Throughput",
     "WeightAveraging",
     "find_last",
     "read_metrics",

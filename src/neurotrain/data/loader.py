@@ -7,6 +7,7 @@ is void in any other, and the length is always the whole epoch's.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -53,6 +54,8 @@ class PlannedBatches(Sampler[list[SampleKey]]):
         self.drop_last = drop_last
         self.epoch = 0
         self.start = 0
+        self.unreal_epochs = 0
+        self._unbegun: Literal["no", "resumed", "announced"] = "no"
         needed = self.global_batch if drop_last else world_size
         if len(plan) < needed:
             raise ValueError(
@@ -71,9 +74,29 @@ class PlannedBatches(Sampler[list[SampleKey]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass. A resumed position survives in its own epoch only."""
-        if epoch != self.epoch:
-            self.epoch, self.start = epoch, 0
+        """Choose the epoch of the next pass. A resumed position survives in its own epoch only.
+
+        Resumed at the end of an epoch under ``max_steps``, Lightning announces the next epoch, asks for none of its
+        batches, and announces the one after that. The first did not happen: numbers are shifted from there on.
+        """
+        epoch -= self.unreal_epochs
+        if epoch == self.epoch:
+            return
+        if self._unbegun == "announced" and epoch == self.epoch + 1:
+            self.unreal_epochs += 1
+            return
+        self.epoch, self.start = epoch, 0
+        if self._unbegun == "resumed":
+            self._unbegun = "announced"
+
+    def begun(self) -> None:
+        """Use a resumed position once. Not part of ``__iter__``, which DataLoader calls twice to start workers."""
+        self.start, self._unbegun = 0, "no"
+
+    def resume(self, *, epoch: int, start: int, unreal_epochs: int) -> None:
+        """Let the next pass over ``epoch`` begin at batch ``start``."""
+        self.epoch, self.start, self.unreal_epochs = epoch, start, unreal_epochs
+        self._unbegun = "resumed"
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
@@ -171,6 +194,7 @@ class PlannedLoader(DataLoader[Any]):
             generator=torch.Generator().manual_seed(0),
             prefetch_factor=prefetch if num_workers else None,
             persistent_workers=persistent_workers,
+            worker_init_fn=_start_worker,
         )
 
     @property
@@ -197,7 +221,8 @@ class PlannedLoader(DataLoader[Any]):
         epoch, consumed = self._position
         if epoch != self._batches.epoch:
             epoch, consumed = self._batches.epoch, 0
-        return {"epoch": epoch, "batch": consumed, **self._identity()}
+        progress = {"epoch": epoch, "batch": consumed, "unreal_epochs": self._batches.unreal_epochs}
+        return {**progress, **self._identity()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on behind the last consumed batch.
@@ -216,8 +241,9 @@ class PlannedLoader(DataLoader[Any]):
                 raise ValueError(
                     f"cannot resume: the checkpoint has {name}={state_dict[name]!r}, this loader has {name}={value!r}"
                 )
-        self._position = (int(state_dict["epoch"]), int(state_dict["batch"]))
-        self._batches.epoch, self._batches.start = self._position
+        epoch, batch = int(state_dict["epoch"]), int(state_dict["batch"])
+        self._position = (epoch, batch)
+        self._batches.resume(epoch=epoch, start=batch, unreal_epochs=int(state_dict["unreal_epochs"]))
 
     def _identity(self) -> dict[str, Any]:
         batches = self._batches
@@ -233,7 +259,7 @@ class PlannedLoader(DataLoader[Any]):
     def _begin(self) -> Iterator[Any]:
         self._position = (self._batches.epoch, self._batches.start)
         inner = super().__iter__()
-        self._batches.start = 0  # a resumed position is used once
+        self._batches.begun()
         return inner
 
     def _count(self) -> None:
@@ -254,6 +280,11 @@ class _Pass(Iterator[Any]):
         batch = next(self._inner)
         self._loader._count()  # pyright: ignore[reportPrivateUsage]
         return batch
+
+
+def _start_worker(worker: int) -> None:
+    # Whatever a fork inherited is the parent's: collecting it here would copy its pages, and finalizers would act twice.
+    gc.freeze()
 
 
 def _context(start_method: StartMethod) -> str:

@@ -113,9 +113,7 @@ def encode_ids(ids: Sequence[str]) -> Tensor:
     for row, name in zip(rows, ids, strict=True):
         code = name.encode()
         if not code or len(code) > ID_BYTES or 0 in code:
-            raise ValueError(
-                f"id {name!r} has {len(code)} bytes; ids have 1 to {ID_BYTES} bytes of UTF-8, none of them 0"
-            )
+            raise ValueError(f"id {name!r} has {len(code)} bytes; an id is 1 to {ID_BYTES} bytes of UTF-8 without NUL")
         row[: len(code)] = torch.frombuffer(bytearray(code), dtype=torch.uint8)
     return rows
 

@@ -88,7 +88,8 @@ class SegmentationTask(LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self._search_threshold = threshold is None and mode != "multiclass"
         self.threshold: Tensor
-        self.register_buffer("threshold", torch.tensor(float("nan") if threshold is None else threshold))
+        initial = torch.tensor(float("nan") if threshold is None else threshold)
+        self.register_buffer("threshold", initial, persistent=self._search_threshold)  # a typed one wins over a saved one
         self.loss_sum: Tensor
         self.register_buffer("loss_sum", torch.zeros(2, dtype=torch.float64))  # sum and count: survives a resume
         self.running = RunningConfusion(mode=mode, num_classes=num_classes)
@@ -108,6 +109,14 @@ class SegmentationTask(LightningModule):
             schedule=self._schedule,
             total_steps=self.trainer.estimated_stepping_batches,
         )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take a threshold that was chosen from the checkpoint only where this task is to choose one."""
+        state = checkpoint["state_dict"]
+        if self._search_threshold:
+            state.setdefault("threshold", self.threshold)
+        else:
+            state.pop("threshold", None)
 
     def on_fit_start(self) -> None:
         """Refuse at once a run that would end without a threshold that belongs to its final weights.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from neurotrain.data.datasets import SyntheticDrive
 
 SIZE = (24, 20)
 
@@ -124,6 +127,18 @@ def isic(tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return folder_layout(tmp_path / "pairs")
+
+
+@pytest.fixture(scope="session")
+def rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("rendered")
+    SyntheticDrive(root=root, train=3, test=2, size=(64, 60)).records("train")
+    return root
+
+
+@pytest.fixture
+def rendered(rendered_once: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(rendered_once, tmp_path / "rendered")
 
 
 @pytest.fixture(scope="session")

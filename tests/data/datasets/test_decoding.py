@@ -1,3 +1,5 @@
+"""Pictures of every mode and size, good and bad."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""DRIVE: a tiny copy of its layout with every flaw, and the real one."""
+
 from __future__ import annotations
 
 import shutil

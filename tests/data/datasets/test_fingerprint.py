@@ -1,3 +1,5 @@
+"""What the identity of the data depends on."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""The generic folder: modes, label maps, palettes, ignored pixels."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

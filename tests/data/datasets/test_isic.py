@@ -1,3 +1,5 @@
+"""The official folder names of each year."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,3 +1,5 @@
+"""Held-out parts and folds."""
+
 from __future__ import annotations
 
 import random

@@ -1,3 +1,5 @@
+"""CHASE_DB1 and STARE, and the field of view that they lack."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""The rendered stand-in: determinism, atomicity, likeness."""
+
 from __future__ import annotations
 
 import json
@@ -12,7 +14,7 @@ from neurotrain.data.datasets import DatasetError, Drive, SyntheticDrive, synthe
 from neurotrain.data.datasets.field_of_view import field_of_view
 from neurotrain.data.datasets.synthetic_fundus import FundusPicture, render_fundus
 
-SMALL = {"train": 2, "test": 1, "size": (96, 90)}
+SMALL = {"train": 1, "test": 1, "size": (80, 72)}
 
 
 def _content(root: Path) -> dict[str, bytes]:
@@ -40,15 +42,12 @@ def test_layout_is_drives(tmp_path: Path) -> None:
         "test/images/01_test.tif",
         "test/mask/01_test_mask.gif",
         "training/1st_manual/21_manual1.gif",
-        "training/1st_manual/22_manual1.gif",
         "training/images/21_training.tif",
-        "training/images/22_training.tif",
         "training/mask/21_training_mask.gif",
-        "training/mask/22_training_mask.gif",
     ]
     assert [path.name for path in tmp_path.iterdir()] == [dataset.root.name]
     assert Drive(root=dataset.root).fingerprint() == dataset.fingerprint()
-    assert json.loads((dataset.root / "synthetic.json").read_text())["size"] == [96, 90]
+    assert json.loads((dataset.root / "synthetic.json").read_text())["size"] == [80, 72]
 
 
 def test_a_rendered_folder_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
