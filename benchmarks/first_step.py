@@ -12,16 +12,13 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class FirstStep(Callback):
-    """Writes the wall-clock time and the network's number of parameters once a step is done, then exits.
-
-    Args:
-        path: file to write.
-    """
+    """Writes the wall-clock time and the network's number of parameters once a step is done, then exits."""
 
     def __init__(self, *, path: Path) -> None:
+        """Set the file to write."""
         self.path = path
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401 - Lightning's
         """Note and leave, without the end of the run that nobody waits for here."""
         finished = time.time()
         parameters = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)

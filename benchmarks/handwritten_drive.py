@@ -26,6 +26,7 @@ class Block(nn.Module):
     """Two convolutions with a shortcut."""
 
     def __init__(self, channels: int, width: int) -> None:
+        """Build for ``channels`` in and ``width`` out."""
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         self.conv2, self.norm2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
@@ -41,6 +42,7 @@ class UNet(nn.Module):
     """Encoder-decoder with skip connections."""
 
     def __init__(self, widths: list[int]) -> None:
+        """Build with the widths of the levels, finest first."""
         super().__init__()
         finer, coarser = widths[-2::-1], widths[:0:-1]
         self.down = nn.ModuleList(Block(c, w) for c, w in zip([3, *widths], widths, strict=False))

@@ -1,7 +1,7 @@
 """What every benchmark shares: interleaved repeats, medians, one result shape, one command line.
 
-``python benchmarks/NAME.py [--json] [--quick]``: ours and its peers do the same work in one run, turn by turn, so that a
-busy minute of the machine hits both. ``--json`` prints one object a line, otherwise there is a table.
+``python benchmarks/NAME.py [--json] [--quick]``: ours and its peers do the same work in one run, turn by turn, so that
+a busy minute of the machine hits both. ``--json`` prints one object a line, otherwise there is a table.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ def is_installed(module: str) -> bool:
 
 def left_out(*, name: str, ours: float, peer_name: str, unit: str, goal: float) -> Result:
     """A result whose peer is not installed, which its name says."""
-    return Result(name=name, ours=ours, peer=None, peer_name=f"{peer_name} (left out: not installed)", unit=unit, goal=goal)
+    return Result(
+        name=name, ours=ours, peer=None, peer_name=f"{peer_name} (left out: not installed)", unit=unit, goal=goal
+    )
 
 
 def table(results: Iterable[Result], *, title: str) -> Table:

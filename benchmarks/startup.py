@@ -1,8 +1,8 @@
 """How long one waits: ``train.py --help``, and ``train.py`` until its first training step is done.
 
 Whole processes, turn by turn. ``--help`` is compared with a bare import of torch and Lightning; the first step with
-``handwritten_drive.py``, which imports torch, numpy and PIL only. Both read the same rendered images (20 of DRIVE's size)
-and train the same network on a batch of 8 patches; both note the wall clock right after the optimizer's step.
+``handwritten_drive.py``, which imports torch, numpy and PIL only. Both read the same folder of rendered images and
+train the same network on a batch of 8 patches; both note the wall clock right after the optimizer's step.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def benchmark(options: Options) -> Iterator[Result]:
 def _run(command: list[str], *, folder: Path) -> None:
     paths = os.pathsep.join([str(HERE), str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "NEUROTRAIN_ALLOW": "first_step"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)  # noqa: S603 - ours
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 

@@ -52,7 +52,10 @@ def test_lightning_cli_reaches_the_same_weights(experiment: str, tmp_path: Path)
     theirs = cli.model.state_dict()
     for name, value in ours.model.state_dict().items():
         assert torch.equal(value, theirs[name]) or value.isnan().all(), name
-    assert cli.trainer.optimizers[0].state_dict()["param_groups"] == ours.trainer.optimizers[0].state_dict()["param_groups"]
+    assert (
+        cli.trainer.optimizers[0].state_dict()["param_groups"]
+        == ours.trainer.optimizers[0].state_dict()["param_groups"]
+    )
     assert cli.datamodule.summary() == ours.data.summary()
 
 

@@ -116,6 +116,28 @@ class Kill(Callback):
             raise KilledError
 
 
+class Fail(Callback):
+    """Raises in one hook; within a step in the fourth."""
+
+    def __init__(self, hook: str, error: type[BaseException] = RuntimeError) -> None:
+        self.hook = hook
+        self.error = error
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if trainer.global_step == 3:
+            self._fail("on_before_backward")
+
+    def on_validation_batch_end(self, *args: object) -> None:
+        self._fail("on_validation_batch_end")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fail("on_train_start")
+
+    def _fail(self, hook: str) -> None:
+        if self.hook == hook:
+            raise self.error(f"in {hook}")
+
+
 def seed() -> None:
     torch.manual_seed(1)
     random.seed(1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from callback_toys import Fixed, ToyLoader, ToyTask, make_trainer, seed, val_loader
+from callback_toys import Fail, Fixed, ToyLoader, ToyTask, make_trainer, seed, val_loader
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
@@ -169,29 +169,10 @@ def test_an_error_between_steps_does_not_save_if_told_so(tmp_path: Path) -> None
     assert _names(tmp_path) == []
 
 
-class Fail(Callback):
-    """Raises in one place."""
-
-    def __init__(self, hook: str) -> None:
-        self.hook = hook
-
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
-        if self.hook == "on_before_backward" and trainer.global_step == 3:
-            raise RuntimeError("within a step")
-
-    def on_validation_batch_end(self, *args: object) -> None:
-        if self.hook == "on_validation_batch_end":
-            raise RuntimeError("within a validation")
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.hook == "on_train_start":
-            raise RuntimeError("before training")
-
-
 @pytest.mark.parametrize("hook", ["on_before_backward", "on_validation_batch_end"])
 def test_an_error_within_a_step_or_a_validation_does_not_save(tmp_path: Path, hook: str) -> None:
     trainer = make_trainer(tmp_path, [RunCheckpoint(), WeightAveraging(), Fail(hook)], max_epochs=1)
-    with pytest.raises(RuntimeError, match="within a"):
+    with pytest.raises(RuntimeError, match="in on_"):
         trainer.fit(ToyTask(), ToyLoader(), val_loader())
     assert _names(tmp_path) == []
 
@@ -201,7 +182,7 @@ def test_an_error_before_a_resumed_run_trains_leaves_its_checkpoint_alone(tmp_pa
     last = tmp_path / "checkpoints" / "last.ckpt"
     before = last.stat()
     trainer = make_trainer(tmp_path, [RunCheckpoint(), Fail("on_train_start")], max_epochs=2)
-    with pytest.raises(RuntimeError, match="before training"):
+    with pytest.raises(RuntimeError, match="in on_train_start"):
         trainer.fit(ToyTask(), ToyLoader(batches=2), ckpt_path=last, weights_only=True)
     assert (last.stat().st_ino, last.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -259,11 +240,11 @@ def test_testing_an_old_checkpoint_does_not_change_what_is_best(tmp_path: Path) 
 
 def test_random_states_go_through_a_safe_file(tmp_path: Path) -> None:
     random.gauss(0, 1)  # leaves half a pair in the generator
-    np.random.standard_normal()  # noqa: NPY002
+    np.random.standard_normal()
     torch.save(rng_state(), tmp_path / "rng")
 
     def draw() -> list[float]:
-        numpy = [float(np.random.standard_normal()), float(np.random.rand())]  # noqa: NPY002
+        numpy = [float(np.random.standard_normal()), float(np.random.rand())]
         return [random.gauss(0, 1), random.random(), *numpy, torch.rand(1).item()]
 
     expected = draw()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -21,7 +20,7 @@ class KillAt(Callback):
         self.step = step
         self.inside = inside
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Kill after the optimizer's step."""
         if not self.inside and trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)

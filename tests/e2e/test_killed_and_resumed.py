@@ -56,6 +56,7 @@ def _overrides(data: Path, run_dir: Path, workers: int) -> list[str]:
         "model.threshold=null",
         "model/inferer=full_image",
         f"trainer.max_epochs={EPOCHS}",
+        "trainer.check_val_every_n_epoch=1",
         f"callbacks.checkpoint.every_n_steps={SAVE_EVERY}",
         "callbacks.figures=null",
         "test=false",

@@ -87,6 +87,4 @@ def test_learning_rate_follows_the_schedule_over_the_runs_own_horizon() -> None:
 
 def test_a_run_without_end_is_refused() -> None:
     with pytest.raises(ValueError, match="max_steps"):
-        optimizer_and_schedule(
-            nn.Linear(1, 1), optimizer=torch.optim.SGD, schedule=Constant(), total_steps=math.inf
-        )
+        optimizer_and_schedule(nn.Linear(1, 1), optimizer=torch.optim.SGD, schedule=Constant(), total_steps=math.inf)

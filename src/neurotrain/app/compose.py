@@ -143,7 +143,7 @@ def _origin(overrides: Sequence[str]) -> Callable[[str], str | None]:
             layers.append((path, _packaged(path, default.package or "")))
 
     def name(key: str) -> str | None:
-        if key in typed:
+        if any(f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}.") for other in typed):
             return "command line"
         if not layers:
             load()

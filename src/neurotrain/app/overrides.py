@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -69,7 +70,8 @@ def substituted(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     Returns:
         The arguments, and the line to print where the experiment was replaced.
     """
-    typed = dict(argument.lstrip("+").partition("=")[::2] for argument in overrides if "=" in argument)
+    pairs = [argument.lstrip("+").partition("=") for argument in overrides]
+    typed = {key: value for key, separator, value in pairs if separator}
     name = typed.get(EXPERIMENT)
     if name is None or not typed.keys().isdisjoint({"data", "data/dataset", "paths.data_dir", "data.dataset.root"}):
         return list(overrides), None
@@ -87,7 +89,7 @@ def substituted(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     return replaced, message
 
 
-def _read(relative: str) -> dict[str, str | dict[str, str]]:
+def _read(relative: str) -> dict[str, Any]:
     for folder in folders():
         path = folder / relative
         if path.is_file():

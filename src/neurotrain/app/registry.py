@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def members(family: Family) -> Iterator[tuple[str, type]]:
 
 def _third_party(family: Family, base: type, *, taken: Mapping[str, type]) -> dict[str, type]:
     found: dict[str, type] = {}
-    for entry in _entry_points().select(group=f"neurotrain.{family.name}"):
+    for entry in _entry_points(f"neurotrain.{family.name}"):
         value = entry.load()
         if not (inspect.isclass(value) and issubclass(value, base)):
             raise ValueError(f"entry point {entry.value!r} of neurotrain.{family.name} is no {family.base}")
@@ -139,9 +139,14 @@ def _third_party(family: Family, base: type, *, taken: Mapping[str, type]) -> di
     return found
 
 
+def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+    return tuple(entry for entry in _all_entry_points() if entry.group == group)
+
+
 @cache
-def _entry_points() -> EntryPoints:
-    return entry_points()
+def _all_entry_points() -> tuple[EntryPoint, ...]:
+    """Scan the installed distributions once for all families."""
+    return tuple(entry for found in distributions() for entry in found.entry_points)
 
 
 def node(family: Family, member: type) -> dict[str, Any]:

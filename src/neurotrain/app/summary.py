@@ -6,14 +6,29 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from lightning import LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
 from neurotrain.app.run_directory import RunDirectory
-from neurotrain.data import SegmentationDataModule
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A data module that says what it holds, as all of neurotrain's do."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return name, fingerprint, whether the data are synthetic, counts and ids of each split."""
+        ...
+
+
+def describe(data: LightningDataModule) -> dict[str, Any]:
+    """Return the data module's own summary; a foreign one gives its class's name and nulls for what is unknown."""
+    if isinstance(data, Described):
+        return data.summary()
+    return {"name": type(data).__name__, "fingerprint": None, "synthetic": None, "counts": {}}
 
 
 def summarize(
@@ -21,7 +36,7 @@ def summarize(
     directory: RunDirectory,
     trainer: Trainer,
     model: LightningModule,
-    data: SegmentationDataModule,
+    data: LightningDataModule,
     *,
     seconds: float,
 ) -> dict[str, Any]:
@@ -42,7 +57,7 @@ def summarize(
     path = directory.path / "summary.json"
     earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     metrics = {**earlier.get("metrics", {}), **{name: float(value) for name, value in trainer.callback_metrics.items()}}
-    described = data.summary()
+    described = describe(data)
     tested = any(name.startswith("test/") for name in trainer.callback_metrics)
     summary = {
         "name": values["name"],

@@ -7,17 +7,19 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
+from hydra import main as hydra_main
+from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig
+
 from neurotrain.app.allow import AllowList
 from neurotrain.app.compose import PRIMARY, VERSION_BASE, Configuration, checked, prepare
 from neurotrain.app.overrides import config_folder, force_values, substituted
@@ -25,6 +27,7 @@ from neurotrain.app.registry import register
 from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
+from neurotrain.callbacks import NonFiniteLossError
 
 
 logger = logging.getLogger(__name__)
@@ -32,7 +35,7 @@ logger = logging.getLogger(__name__)
 _RUN_DIR_VARIABLE = "NEUROTRAIN_RUN_DIR"
 """Tells the other ranks of one run where rank 0 put it."""
 
-MISTAKES = (ValueError, ImportError)
+MISTAKES = (ValueError, ImportError, NonFiniteLossError)
 """What a user can mend: shown as one message; the traceback is in ``log.txt``, and shown with ``debug=``."""
 
 
@@ -110,9 +113,7 @@ def _directory(values: Mapping[str, Any]) -> RunDirectory:
     )
 
 
-def _build(
-    values: Mapping[str, Any], directory: RunDirectory
-) -> tuple[LightningDataModule, LightningModule, Trainer]:
+def _build(values: Mapping[str, Any], directory: RunDirectory) -> tuple[LightningDataModule, LightningModule, Trainer]:
     allow = register()
     data = instantiate(values["data"], allow=allow, key="data")
     model = instantiate(values["model"], allow=allow, key="model")
@@ -205,7 +206,7 @@ def _announce(config: Configuration, directory: RunDirectory) -> None:
 
 
 @contextmanager
-def _logged(directory: RunDirectory) -> Iterator[None]:
+def _logged(directory: RunDirectory) -> Generator[None]:
     """Show our records on the terminal, Lightning's warnings too, and keep everything in ``log.txt``."""
     ours, theirs = logging.getLogger("neurotrain"), logging.getLogger("lightning.pytorch")
     terminal = logging.StreamHandler(sys.stdout)
@@ -238,7 +239,7 @@ def _failure_record() -> logging.LogRecord:
 
 
 @contextmanager
-def _shared_with_ranks(path: Path) -> Iterator[None]:
+def _shared_with_ranks(path: Path) -> Generator[None]:
     """Let processes that Lightning launches for other ranks find this run's directory."""
     earlier = os.environ.get(_RUN_DIR_VARIABLE)
     os.environ[_RUN_DIR_VARIABLE] = str(path)
@@ -258,7 +259,7 @@ def main() -> None:
     sys.argv[1:] = force_values(typed)
 
     def job(raw: DictConfig) -> dict[str, float]:
-        overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
+        overrides = list(HydraConfig.get().overrides.task)
         full_trace = bool(raw.get("full_trace", False))
         try:
             config = checked(raw, overrides=overrides, notice=notice)
@@ -269,7 +270,7 @@ def main() -> None:
             sys.stderr.write(f"error: {error}\n")
             raise SystemExit(2) from None
 
-    hydra.main(config_path=str(config_folder()), config_name=PRIMARY, version_base=VERSION_BASE)(job)()
+    hydra_main(config_path=str(config_folder()), config_name=PRIMARY, version_base=VERSION_BASE)(job)()
 
 
 __all__ = ["MISTAKES", "Run", "main", "train"]

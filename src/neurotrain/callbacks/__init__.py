@@ -3,8 +3,10 @@
 from neurotrain.callbacks.checkpoint import RunCheckpoint, find_last
 from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
 from neurotrain.callbacks.ema import WeightAveraging
+from neurotrain.callbacks.figures import SegmentationFigures
 from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
 from neurotrain.callbacks.progress import Progress
+from neurotrain.callbacks.tables import SampleTable
 from neurotrain.callbacks.throughput import Throughput
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "NonFiniteLossError",
     "Progress",
     "RunCheckpoint",
+    "SampleTable",
+    "SegmentationFigures",
     "Throughput",
     "WeightAveraging",
     "find_last",

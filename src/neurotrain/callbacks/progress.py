@@ -70,7 +70,7 @@ class Progress(ProgressBar):
         self._pace = Pace()
         self._outputs: STEP_OUTPUT = None
         self._written = -math.inf
-        self._line_at = 0.0
+        self._line_at, self._line_step = 0.0, -1
         self._evaluated = 0
 
     def enable(self) -> None:
@@ -107,7 +107,7 @@ class Progress(ProgressBar):
             if now - self._written >= 1.0 / self.refresh_per_second:
                 self._outputs = outputs
                 self._draw(trainer, now)
-        elif now - self._line_at >= _LONG_EPOCH * self.interval_seconds:
+        elif now - self._line_at >= _LONG_EPOCH * max(self.interval_seconds, 1.0):
             self._outputs = outputs
             self._write_line(trainer, now)
         if trainer.is_last_batch:
@@ -126,7 +126,7 @@ class Progress(ProgressBar):
         now = time.monotonic()
         if self._live is not None:
             self._draw(trainer, now)
-        else:
+        elif self._line_step != trainer.global_step:
             self._write_line(trainer, now)
         self._stop()
         self._outputs = None
@@ -239,7 +239,7 @@ class Progress(ProgressBar):
         )
 
     def _write_line(self, trainer: Trainer, now: float) -> None:
-        self._line_at = now
+        self._line_at, self._line_step = now, trainer.global_step
         if not self._enabled:
             return
         facts = [_epoch_text(trainer), f"step {_step_text(trainer)}", *self._values(trainer), *self._speed(trainer)]
@@ -279,7 +279,9 @@ def memory_text(device: torch.device) -> str:
 
 def _epoch_text(trainer: Trainer) -> str:
     limit = trainer.max_epochs
-    return f"epoch {trainer.current_epoch + 1}" + (f"/{limit}" if limit is not None and limit > 0 else "")
+    if limit is None or limit < 1:
+        return f"epoch {trainer.current_epoch + 1}"
+    return f"epoch {min(trainer.current_epoch + 1, limit)}/{limit}"  # when training ends the count has moved on
 
 
 def _step_text(trainer: Trainer) -> str:

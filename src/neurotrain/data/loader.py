@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter  # pyright: ignore[reportPrivateUsage]
 
 from neurotrain.data.plan import EpochPlan, SampleKey
 
@@ -182,6 +184,7 @@ class PlannedLoader(DataLoader[Any]):
             plan=plan, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
         )
         self._position = (0, 0)
+        self._running: weakref.ref[Any] | None = None
         super().__init__(
             dataset,
             batch_sampler=self._batches,
@@ -245,6 +248,17 @@ class PlannedLoader(DataLoader[Any]):
         self._position = (epoch, batch)
         self._batches.resume(epoch=epoch, start=batch, unreal_epochs=int(state_dict["unreal_epochs"]))
 
+    def close(self) -> None:
+        """End the workers of the pass that runs, if any; the next pass starts new ones.
+
+        An unfinished pass ends its workers when it is freed. Left to the garbage collector, as by an exception whose
+        traceback holds it, that takes 5 seconds a worker: their queues are gone first.
+        """
+        running = None if self._running is None else self._running()
+        if isinstance(running, _MultiProcessingDataLoaderIter):
+            running._shutdown_workers()  # pyright: ignore[reportPrivateUsage] - there is no public way
+        self._iterator = None
+
     def _identity(self) -> dict[str, Any]:
         batches = self._batches
         return {
@@ -259,6 +273,7 @@ class PlannedLoader(DataLoader[Any]):
     def _begin(self) -> Iterator[Any]:
         self._position = (self._batches.epoch, self._batches.start)
         inner = super().__iter__()
+        self._running = weakref.ref(inner)
         self._batches.begun()
         return inner
 
@@ -283,7 +298,7 @@ class _Pass(Iterator[Any]):
 
 
 def _start_worker(worker: int) -> None:
-    # Whatever a fork inherited is the parent's: collecting it here would copy its pages, and finalizers would act twice.
+    # What a fork inherited is the parent's: collecting it here would copy its pages, and finalizers would act twice.
     gc.freeze()
 
 

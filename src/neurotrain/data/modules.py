@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+from weakref import WeakSet
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -84,7 +85,13 @@ class SegmentationDataModule(LightningDataModule):
         start_method: StartMethod = "auto",
     ) -> None:
         super().__init__()
-        _check(validation=validation, folds=folds, fold=fold, eval_transform=eval_transform)
+        _check_held_out(validation=validation, folds=folds, fold=fold)
+        _check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        _check_at_least(0, num_workers=num_workers)
+        if not eval_transform.deterministic:
+            raise ValueError(
+                f"eval_transform={type(eval_transform).__name__} draws random numbers: evaluation must not"
+            )
         self._dataset = dataset
         self._train_transform, self._eval_transform = train_transform, eval_transform
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
@@ -97,6 +104,7 @@ class SegmentationDataModule(LightningDataModule):
         self._uncached = SampleCache(dataset=dataset, prepare=prepare)
         self._records: dict[Split, tuple[Record, ...]] = {}
         self._fingerprint: str | None = None
+        self._loaders: WeakSet[PlannedLoader] = WeakSet()
 
     @property
     def dataset(self) -> SegmentationDataset:
@@ -153,6 +161,15 @@ class SegmentationDataModule(LightningDataModule):
         """The test images by id."""
         # One pass needs no memory for what was read.
         return self._eval_loader("test", self._uncached)
+
+    def teardown(self, stage: str) -> None:
+        """End all workers."""
+        for loader in self._loaders:
+            loader.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End all workers: Lightning leaves those of training alone when validation fails."""
+        self.teardown("fit")
 
     def summary(self) -> dict[str, Any]:
         """What a run was given, of plain values.
@@ -250,7 +267,7 @@ class SegmentationDataModule(LightningDataModule):
         if self._num_workers:
             cache.fill(records)  # before workers are forked: they share what is there and keep nothing
         trainer = self.trainer
-        return PlannedLoader(
+        loader = PlannedLoader(
             dataset=PlannedSamples(
                 records=records, cache=cache, transform=transform, plan=plan, source=self._dataset.name
             ),
@@ -265,6 +282,8 @@ class SegmentationDataModule(LightningDataModule):
             start_method=self._start_method,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
+        self._loaders.add(loader)
+        return loader
 
     def _world_size(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size
@@ -273,15 +292,18 @@ class SegmentationDataModule(LightningDataModule):
         return self._batch_size * self._world_size()
 
 
-def _check(*, validation: int, folds: int | None, fold: int, eval_transform: Transform) -> None:
-    if validation < 0:
-        raise ValueError(f"validation={validation}: must be at least 0")
+def _check_at_least(least: int, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < least:
+            raise ValueError(f"{name}={number}: must be at least {least}")
+
+
+def _check_held_out(*, validation: int, folds: int | None, fold: int) -> None:
+    _check_at_least(0, validation=validation)
     if validation and folds is not None:
         raise ValueError(f"validation={validation} and folds={folds}: give one of them")
     if fold and folds is None:
         raise ValueError(f"fold={fold} has no effect without folds")
-    if not eval_transform.deterministic:
-        raise ValueError(f"eval_transform={type(eval_transform).__name__} draws random numbers: evaluation must not")
 
 
 def _digest(records: Sequence[Record]) -> str:

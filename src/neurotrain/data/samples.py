@@ -63,7 +63,7 @@ class SampleCache:
             sample = self._prepare(sample, torch.Generator())
         size = _nbytes(sample)
         if get_worker_info() is None and self._used + size <= self._limit:
-            self._kept[record.id] = _owned(sample)
+            sample = self._kept[record.id] = _owned(sample)
             self._used += size
         return sample
 

@@ -113,9 +113,7 @@ class MultiStep(Schedule):
         [1.0, 0.1, 0.01]
     """
 
-    def __init__(
-        self, *, warmup: float = 0.0, milestones: tuple[float, ...] = (0.6, 0.85), gamma: float = 0.1
-    ) -> None:
+    def __init__(self, *, warmup: float = 0.0, milestones: tuple[float, ...] = (0.6, 0.85), gamma: float = 0.1) -> None:
         super().__init__(warmup=warmup)
         if list(milestones) != sorted(milestones) or not all(0.0 < share < 1.0 for share in milestones):
             raise ValueError(f"milestones={milestones} must rise and lie in (0, 1): they are shares of the run")

@@ -89,14 +89,14 @@ class SegmentationTask(LightningModule):
         self._search_threshold = threshold is None and mode != "multiclass"
         self.threshold: Tensor
         initial = torch.tensor(float("nan") if threshold is None else threshold)
-        self.register_buffer("threshold", initial, persistent=self._search_threshold)  # a typed one wins over a saved one
+        self.register_buffer(
+            "threshold", initial, persistent=self._search_threshold
+        )  # a typed one wins over a saved one
         self.loss_sum: Tensor
         self.register_buffer("loss_sum", torch.zeros(2, dtype=torch.float64))  # sum and count: survives a resume
         self.running = RunningConfusion(mode=mode, num_classes=num_classes)
         self.search = ThresholdSearch() if self._search_threshold else None
-        self.validation = SegmentationReport(
-            mode=mode, num_classes=num_classes, class_names=class_names, surface=False
-        )
+        self.validation = SegmentationReport(mode=mode, num_classes=num_classes, class_names=class_names, surface=False)
         self.report = SegmentationReport(
             mode=mode, num_classes=num_classes, class_names=class_names, tolerance=tolerance
         )
@@ -134,8 +134,8 @@ class SegmentationTask(LightningModule):
             )
         if epochs is not None and every is not None and epochs > 0 and epochs % every:
             raise ValueError(
-                f"trainer.max_epochs={epochs} is no multiple of trainer.check_val_every_n_epoch={every}: the last epoch "
-                "would not be validated, and model.threshold=null would be chosen for older weights"
+                f"trainer.max_epochs={epochs} is no multiple of trainer.check_val_every_n_epoch={every}: the last "
+                "epoch would not be validated, and model.threshold=null would be chosen for older weights"
             )
 
     def forward(self, image: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class SegmentationTask(LightningModule):
         self.loss_sum[0] += detached
         self.loss_sum[1] += 1
         self.running.update(logits.detach(), batch["mask"], batch["valid"])
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train/loss_step": detached, "train/lr": rate}, batch_size=len(batch["id"]))
         return loss
@@ -164,7 +164,7 @@ class SegmentationTask(LightningModule):
         """Log the epoch's mean loss and its figures at threshold 0.5, then start anew."""
         total = self.loss_sum.clone()
         if self.trainer.world_size > 1:
-            total = self.all_gather(total).sum(0)
+            total = self.trainer.strategy.reduce(total, reduce_op="sum")
         figures = {f"train/{name}": value for name, value in self.running.compute().items()}
         self.log_dict({"train/loss": (total[0] / total[1].clamp(min=1)).float(), **figures}, prog_bar=False)
         self.loss_sum.zero_()
