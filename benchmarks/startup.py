@@ -56,8 +56,9 @@ def ours(data: Path, stamp: Path) -> list[str]:
 
 
 def theirs(data: Path, stamp: Path) -> list[str]:
-    """The hand-written script on the images that ours has rendered."""
-    return [sys.executable, str(HERE / "handwritten_drive.py"), str(data / "synthetic"), "--stamp", str(stamp)]
+    """The hand-written script on the images that ours has rendered, in a folder named by its settings."""
+    (images,) = (data / "synthetic").iterdir()
+    return [sys.executable, str(HERE / "handwritten_drive.py"), str(images), "--stamp", str(stamp)]
 
 
 def benchmark(options: Options) -> Iterator[Result]:
@@ -65,17 +66,19 @@ def benchmark(options: Options) -> Iterator[Result]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         stamp = folder / "stamp.json"
-        commands = {"ours": ours(folder, stamp), "peer": theirs(folder, stamp)}
-        # Renders the images, and brings every file into the page cache.
-        sizes = {who: first_step(command, stamp=stamp, folder=folder)[1] for who, command in commands.items()}
-        if sizes["ours"] != sizes["peer"]:
-            raise RuntimeError(f"not the same network: {sizes} parameters; let handwritten_drive.py follow drive_unet")
+        # The first runs render the images, bring every file into the page cache, and say what they train.
+        own = first_step(ours(folder, stamp), stamp=stamp, folder=folder)[1]
+        other = first_step(theirs(folder, stamp), stamp=stamp, folder=folder)[1]
+        if own != other:
+            raise RuntimeError(
+                f"{own} parameters against {other}: let handwritten_drive.py follow drive_unet's network"
+            )
         medians = interleaved(
             {
                 "help": lambda: seconds([sys.executable, str(TRAIN), "--help"], folder=folder),
                 "import": lambda: seconds([sys.executable, "-c", "import torch, lightning"], folder=folder),
-                "ours": lambda: first_step(commands["ours"], stamp=stamp, folder=folder)[0],
-                "peer": lambda: first_step(commands["peer"], stamp=stamp, folder=folder)[0],
+                "ours": lambda: first_step(ours(folder, stamp), stamp=stamp, folder=folder)[0],
+                "peer": lambda: first_step(theirs(folder, stamp), stamp=stamp, folder=folder)[0],
             },
             rounds=9,
             options=options,

@@ -66,9 +66,9 @@ class ExponentialMovingAverage:
         self._module: nn.Module | None = None
         self._swapped = False
         self._average: dict[str, Tensor] = {}
-        self._parameters: list[nn.Parameter] = []
-        # Buffers are looked up anew: ``Module.to`` replaces the tensor objects (parameters keep theirs).
-        self._buffers: list[tuple[nn.Module, str]] = []
+        # Tensors are looked up anew where their module holds them: ``Module.to`` replaces the objects of buffers.
+        self._slots: list[tuple[Mapping[str, Tensor | None], str]] = []
+        self._floating = 0  # number of floating tensors, which come first
 
     @property
     def module(self) -> nn.Module | None:
@@ -86,14 +86,13 @@ class ExponentialMovingAverage:
             ValueError: if averages were loaded whose names or shapes are not the module's.
         """
         loaded = self._average if self._module is None else {}
-        parameters = dict(module.named_parameters())
         persistent = module.state_dict(keep_vars=True).keys() - set(skip)
-        buffers = {name: buffer for name, buffer in module.named_buffers() if name in persistent}
-        tensors = parameters | buffers
+        tensors: dict[str, Tensor] = dict(module.named_parameters())
+        tensors |= {name: buffer for name, buffer in module.named_buffers() if name in persistent}
+        tensors = dict(sorted(tensors.items(), key=lambda item: not item[1].is_floating_point()))
         if loaded:
             _check_same(_shapes(loaded), _shapes(tensors))
         with torch.inference_mode(False), torch.no_grad():
-            # Ordered as the module is, whatever the order of the loaded ones was.
             self._average = {
                 name: loaded.get(name, tensor).detach().to(tensor.device, _average_dtype(tensor), copy=True)
                 for name, tensor in tensors.items()
@@ -101,8 +100,8 @@ class ExponentialMovingAverage:
         if not loaded:
             self.updates = 0
         self._module = module
-        self._parameters = list(parameters.values())
-        self._buffers = [(module.get_submodule(path), name) for path, _, name in (b.rpartition(".") for b in buffers)]
+        self._slots = [_slot(module, name) for name in tensors]
+        self._floating = sum(tensor.is_floating_point() for tensor in tensors.values())
 
     def update(self) -> None:
         """Takes the module's present weights into the average (call it after each optimizer step).
@@ -113,18 +112,15 @@ class ExponentialMovingAverage:
         if self._module is None or self._swapped:
             raise RuntimeError(f"update() called {'inside swap()' if self._swapped else 'before attach()'}")
         live = self._live()
+        averages = list(self._average.values())
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
-        averages: list[Tensor] = []
-        targets: list[Tensor] = []
+        some, rest = slice(self._floating), slice(self._floating, None)
+        wide = [t if t.dtype == a.dtype else t.to(a.dtype) for a, t in zip(averages[some], live[some], strict=True)]
         with torch.no_grad():
-            for average, tensor in zip(self._average.values(), live, strict=True):
-                if not (average.is_floating_point() or average.is_complex()):
-                    average.copy_(tensor)
-                    continue
-                averages.append(average)
-                targets.append(tensor if tensor.dtype == average.dtype else tensor.to(average.dtype))
-            if averages:
-                torch._foreach_lerp_(averages, targets, 1.0 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+            if wide:
+                torch._foreach_lerp_(averages[some], wide, 1.0 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+            if live[rest]:
+                torch._foreach_copy_(averages[rest], live[rest])  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         self.updates += 1
 
     @contextmanager
@@ -180,12 +176,20 @@ class ExponentialMovingAverage:
 
     def _live(self) -> list[Tensor]:
         """The module's tensors in the order of the averages, which move to their device first."""
-        live: list[Tensor] = [*self._parameters, *(owner.get_buffer(name) for owner, name in self._buffers)]
+        live = [tensor for holder, name in self._slots if (tensor := holder[name]) is not None]
         names = list(self._average)
         if live and self._average[names[0]].device != live[0].device:
             for name, tensor in zip(names, live, strict=True):
                 self._average[name] = self._average[name].to(tensor.device)
         return live
+
+
+def _slot(module: nn.Module, name: str) -> tuple[Mapping[str, Tensor | None], str]:
+    """Where a module holds the parameter or buffer of that name."""
+    path, _, last = name.rpartition(".")
+    owner = module.get_submodule(path)
+    parameters, buffers = owner._parameters, owner._buffers  # pyright: ignore[reportPrivateUsage]
+    return (parameters, last) if last in parameters else (buffers, last)
 
 
 def _average_dtype(tensor: Tensor) -> torch.dtype:

@@ -52,8 +52,9 @@ class ToyLoader:
 class ToyTask(LightningModule):
     """Dropout and batch normalisation, so that generators and buffers matter; a buffer that is state, not weight."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks_for_the_horizon: bool = False) -> None:
         super().__init__()
+        self.asks_for_the_horizon = asks_for_the_horizon
         self.network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 1))
         self.threshold: Tensor
         self.register_buffer("threshold", torch.tensor(float("nan")))
@@ -76,6 +77,8 @@ class ToyTask(LightningModule):
         return self.network[0].weight.sum()
 
     def configure_optimizers(self) -> dict[str, Any]:
+        if self.asks_for_the_horizon:  # which makes Lightning load the data before it reads the checkpoint
+            assert self.trainer.estimated_stepping_batches > 0
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.05)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.97**step)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -31,9 +31,10 @@ def _run(
     validate: bool = True,
     saving: dict[str, Any],
     limits: dict[str, Any],
+    horizon: bool = False,
 ) -> Outcome:
     seed()
-    task, average = ToyTask(), WeightAveraging(decay=0.9)
+    task, average = ToyTask(asks_for_the_horizon=horizon), WeightAveraging(decay=0.9)
     checkpoint = RunCheckpoint(monitor="val/score" if validate else None, **saving)
     # The checkpoint comes first here: Lightning has to put it last.
     callbacks = [checkpoint, average, *([Kill(kill)] if kill is not None else [])]
@@ -95,6 +96,16 @@ def test_killed_and_resumed_equals_never_killed(
     assert last is not None
     resumed = _run(tmp_path / "parts", resume=last, **settings)
     _assert_equal(whole, resumed)
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 3}, {"max_steps": 15}])
+@pytest.mark.parametrize("kill", [7, 10])  # last saved at the end of an epoch, and within one
+def test_a_task_that_asks_for_its_horizon(tmp_path: Path, kill: int, limits: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"saving": {"every_n_steps": 2}, "limits": limits, "horizon": True}
+    whole = _run(tmp_path / "whole", **settings)
+    _run(tmp_path / "parts", kill=kill, **settings)
+    last = find_last(tmp_path / "parts" / "checkpoints")
+    _assert_equal(whole, _run(tmp_path / "parts", resume=last, **settings))
 
 
 def test_killed_three_times(tmp_path: Path) -> None:

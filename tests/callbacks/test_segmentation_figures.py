@@ -198,7 +198,7 @@ def test_the_network_point_is_that_of_all_pixels(tmp_path: Path, monkeypatch: py
     assert seen["network"].sensitivity == pytest.approx(float((score[label] > 0.5).float().mean()))
     assert seen["network"].specificity == pytest.approx(float((score[~label] <= 0.5).float().mean()))
     assert seen["synthetic"] is True
-    assert seen["title"] == "synthetic_drive: all pixels of 2 test images"
+    assert seen["title"] == "synthetic_drive: valid pixels of 2 test images"
 
 
 def test_a_volume_shows_its_fullest_slice(tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ class RunCheckpoint(Checkpoint):
         self._restore_best(trainer, state)
         if state["position"] == "epoch_end":
             resume.begin_next_epoch(trainer, self._loader_states)
+        else:
+            resume.load_left_out(trainer)
         self._loader_states = []
         if trainer.global_rank < len(state["rng"]):  # more ranks than before: the new ones keep their own seeds
             set_rng_state(state["rng"][trainer.global_rank], self._device)
@@ -159,6 +161,7 @@ class RunCheckpoint(Checkpoint):
         if resume.boundary_follows(trainer):
             self._due = True
         else:
+            resume.log_now(trainer)
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,6 +175,7 @@ class RunCheckpoint(Checkpoint):
         """Saves at the end of an epoch, with the metrics of its validation."""
         improved = self._improved(trainer, must_be_there=resume.has_validated(trainer))
         if improved or self._due or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            resume.log_now(trainer)
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

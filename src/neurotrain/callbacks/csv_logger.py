@@ -70,6 +70,7 @@ class MetricsCsv(Logger):
         self._trainer: Trainer | None = None
         self._columns: list[str] | None = None  # of the file; None until it was looked at
         self._rows: list[dict[str, Cell]] = []
+        self._written: dict[str, Cell] | None = None  # last row that reached the file
         self._flushed = time.monotonic()
 
     @property
@@ -112,6 +113,8 @@ class MetricsCsv(Logger):
         row: dict[str, Cell] = {"step": count}
         row.update({name: int(value) if name == "epoch" else float(value) for name, value in metrics.items()})
         last = self._rows[-1] if self._rows else None
+        if last is None and self._written is not None and row.items() <= self._written.items():
+            return
         if last is not None and last["step"] == count and all(last.get(name, row[name]) == row[name] for name in row):
             last.update(row)
         else:
@@ -138,7 +141,7 @@ class MetricsCsv(Logger):
             with self.path.open("ab") as file:
                 file.write(_text(columns, self._rows))
             self._columns = columns
-        self._rows = []
+        self._written, self._rows = self._rows[-1], []
 
     def finalize(self, status: str) -> None:
         """Writes the rows that wait, whatever ended the run."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SCORES = ("accuracy", "auc", "dice", "iou", "sensitivity", "specificity")
+_ZOOM_ABOVE = 0.9
 
 Points = list[tuple[float, float]]
 
@@ -100,28 +101,36 @@ def roc_pr_figure(
     right.plot(true, precision, color=LINES[0], label=f"network, AP {average:.4f}")
     right.axhline(prevalence, color="0.7", linewidth=0.8, linestyle="--", label=f"chance {prevalence:.3f}")
     right.set(xlabel="recall (sensitivity)", ylabel="precision", title="precision-recall")
-    corner = left.inset_axes((0.36, 0.36, 0.52, 0.40))
-    corner.plot(*roc, color=LINES[0])
-    corner.set(xlim=(0, 0.15), ylim=(0.7, 1.005), xticks=(0, 0.05, 0.1, 0.15), yticks=(0.7, 0.8, 0.9, 1))
-    corner.tick_params(labelsize=8)
-    _mark(left, corner, right, {"network at its threshold": network, "second observer": observer}, prevalence)
+    places = [left]
+    if area > _ZOOM_ABOVE:
+        places.append(_corner(left, roc))
+    _mark(places, right, {"network at its threshold": network, "second observer": observer}, prevalence)
     for axis, place in ((left, "lower right"), (right, "lower left")):
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_box_aspect(1)
         axis.legend(fontsize=9, loc=place, framealpha=0.9, edgecolor="none")
         plain(axis)
-    plain(corner)
     head(figure, title, synthetic=synthetic)
     return figure
 
 
-def _mark(roc: Axes, corner: Axes, pr: Axes, points: Mapping[str, Point | None], prevalence: float) -> None:
+def _corner(axis: Axes, roc: tuple[Any, Any]) -> Axes:
+    """The upper left corner enlarged, where good networks and observers differ."""
+    corner = axis.inset_axes((0.36, 0.36, 0.52, 0.40))
+    corner.plot(*roc, color=LINES[0])
+    corner.set(xlim=(0, 0.15), ylim=(0.7, 1.005), xticks=(0, 0.05, 0.1, 0.15), yticks=(0.7, 0.8, 0.9, 1))
+    corner.tick_params(labelsize=8)
+    plain(corner)
+    return corner
+
+
+def _mark(rocs: Sequence[Axes], pr: Axes, points: Mapping[str, Point | None], prevalence: float) -> None:
     for (name, point), marker, colour in zip(points.items(), "oD", LINES, strict=False):
         if point is None:
             continue
         hits, alarms = point.sensitivity * prevalence, (1 - point.specificity) * (1 - prevalence)
         style: dict[str, Any] = {"marker": marker, "color": colour, "linestyle": "none", "label": name, "zorder": 3}
-        for axis in (roc, corner):
+        for axis in rocs:
             axis.plot([1 - point.specificity], [point.sensitivity], **style)
         if hits + alarms > 0:
             pr.plot([point.sensitivity], [hits / (hits + alarms)], **style)

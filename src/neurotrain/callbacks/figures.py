@@ -130,7 +130,7 @@ class SegmentationFigures(Callback):
         network = Point(hit / max(hit + miss, 1), quiet / max(quiet + alarm, 1))
         figure = roc_pr_figure(
             counts.reshape(2, -1),
-            title=f"{', '.join(sorted(self._sources))}: all pixels of {int(images)} test images",
+            title=f"{', '.join(sorted(self._sources))}: valid pixels of {int(images)} test images",
             network=network,
             observer=observer,
             synthetic=is_synthetic(trainer, self._sources),

@@ -88,6 +88,33 @@ def loader_states(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
     return checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
 
+def log_now(trainer: Trainer) -> None:
+    """Lets the loggers have the values of the step or epoch that ends.
+
+    Lightning hands them over after the callbacks, hence after a checkpoint was written: a run that is killed and
+    resumed there would lack them. It hands them over once more; :class:`MetricsCsv` writes equal values once.
+    """
+    connector = trainer._logger_connector
+    if connector._first_loop_iter is None:
+        connector.log_metrics(connector.metrics["log"])
+    else:
+        connector.update_train_step_metrics()
+
+
+def load_left_out(trainer: Trainer) -> None:
+    """Gives the loaders their states where Lightning left that out.
+
+    It does so when it makes the loaders. Where ``trainer.estimated_stepping_batches`` was asked for in
+    ``configure_optimizers``, as any schedule with a horizon does, they are made before the checkpoint is read.
+    """
+    fit_loop = trainer.fit_loop
+    states, fit_loop._combined_loader_states_to_load = fit_loop._combined_loader_states_to_load, []
+    if states and fit_loop._combined_loader is not None:
+        assert fit_loop._data_fetcher is not None
+        fit_loop._combined_loader._load_state_dicts(states)
+        iter(fit_loop._data_fetcher)  # the iterator of before may have begun without the state
+
+
 def begin_next_epoch(trainer: Trainer, states: list[dict[str, Any]]) -> None:
     """Lets a run that was restored from the end of an epoch begin the next one (asked in ``on_train_start``).
 

@@ -155,7 +155,7 @@ class SegmentationTask(LightningModule):
         self.loss_sum[0] += detached
         self.loss_sum[1] += 1
         self.running.update(logits.detach(), batch["mask"], batch["valid"])
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train/loss_step": detached, "train/lr": rate}, batch_size=len(batch["id"]))
         return loss
