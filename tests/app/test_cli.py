@@ -29,11 +29,13 @@ def _small(data: Path) -> list[str]:
         "data.samples_per_epoch=4",
         "data.train_transform.steps.patch.size=[32,32]",
         "trainer.max_epochs=1",
+        "trainer.log_every_n_steps=1",
         "trainer.check_val_every_n_epoch=1",
         "test=false",
     ]
 
 
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_lightning_cli_reaches_the_same_weights(experiment: str, tmp_path: Path) -> None:
     overrides = _small(tmp_path / "data")
@@ -41,7 +43,7 @@ def test_lightning_cli_reaches_the_same_weights(experiment: str, tmp_path: Path)
     ours = neurotrain.train(config)
 
     file = tmp_path / "cli.yaml"
-    file.write_text(yaml.safe_dump(to_lightning_cli(config, run_dir=tmp_path / "hydra")))
+    file.write_text(yaml.safe_dump(to_lightning_cli(config, run_dir=tmp_path / "hydra"), sort_keys=False))
     (tmp_path / "cli").mkdir()
     seed_everything(config.values["seed"], workers=True, verbose=False)
     arguments = ["--config", str(file), f"--trainer.default_root_dir={tmp_path / 'cli'}"]
@@ -64,7 +66,7 @@ def _csv_into(folder: Path, file: Path) -> list[str]:
     values = yaml.safe_load(file.read_text())
     for log in values["trainer"]["logger"]:
         log["init_args"]["directory"] = str(folder)
-    file.write_text(yaml.safe_dump(values))
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
     return []
 
 

@@ -109,13 +109,18 @@ class KilledError(Exception):
 
 
 class Kill(Callback):
-    """Stops the run within the training step that would be number ``step`` (from 1)."""
+    """Stops the run within the training step that would be number ``step`` (from 1), or the validation after it."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, *, in_validation: bool = False) -> None:
         self.step = step
+        self.in_validation = in_validation
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if trainer.global_step + 1 == self.step:
+        if not self.in_validation and trainer.global_step + 1 == self.step:
+            raise KilledError
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: object) -> None:
+        if self.in_validation and trainer.global_step == self.step:
             raise KilledError
 
 

@@ -26,7 +26,7 @@ class Outcome:
 def _run(
     folder: Path,
     *,
-    kill: int | None = None,
+    kill: Kill | None = None,
     resume: Path | None = None,
     validate: bool = True,
     saving: dict[str, Any],
@@ -37,7 +37,7 @@ def _run(
     task, average = ToyTask(asks_for_the_horizon=horizon), WeightAveraging(decay=0.9)
     checkpoint = RunCheckpoint(monitor="val/score" if validate else None, **saving)
     # The checkpoint comes first here: Lightning has to put it last.
-    callbacks = [checkpoint, average, *([Kill(kill)] if kill is not None else [])]
+    callbacks = [checkpoint, average, *([kill] if kill is not None else [])]
     trainer = make_trainer(folder, callbacks, logger=MetricsCsv(directory=folder), **limits)
     try:
         trainer.fit(task, ToyLoader(), val_loader() if validate else None, ckpt_path=resume, weights_only=True)
@@ -48,7 +48,7 @@ def _run(
 
 def _assert_equal(one: Outcome, other: Outcome) -> None:
     for (name, a), (_, b) in zip(one.task.state_dict().items(), other.task.state_dict().items(), strict=True):
-        assert torch.equal(a, b) or (a.isnan() and b.isnan()), name
+        assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
     first, second = one.average.ema.state_dict(), other.average.ema.state_dict()
     assert first["updates"] == second["updates"] == one.trainer.global_step
     for name, value in first["average"].items():
@@ -91,7 +91,7 @@ def test_killed_and_resumed_equals_never_killed(
 ) -> None:
     settings: dict[str, Any] = {"saving": saving, "limits": limits, "validate": validate}
     whole = _run(tmp_path / "whole", **settings)
-    _run(tmp_path / "parts", kill=kill, **settings)
+    _run(tmp_path / "parts", kill=Kill(kill), **settings)
     last = find_last(tmp_path / "parts" / "checkpoints")
     assert last is not None
     resumed = _run(tmp_path / "parts", resume=last, **settings)
@@ -103,8 +103,19 @@ def test_killed_and_resumed_equals_never_killed(
 def test_a_task_that_asks_for_its_horizon(tmp_path: Path, kill: int, limits: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"saving": {"every_n_steps": 2}, "limits": limits, "horizon": True}
     whole = _run(tmp_path / "whole", **settings)
-    _run(tmp_path / "parts", kill=kill, **settings)
+    _run(tmp_path / "parts", kill=Kill(kill), **settings)
     last = find_last(tmp_path / "parts" / "checkpoints")
+    _assert_equal(whole, _run(tmp_path / "parts", resume=last, **settings))
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 2}, {"max_epochs": 2, "val_check_interval": 2}])
+def test_killed_in_a_validation_it_is_not_left_out(tmp_path: Path, limits: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"saving": {"every_n_steps": 1}, "limits": limits}
+    whole = _run(tmp_path / "whole", **settings)
+    _run(tmp_path / "parts", kill=Kill(6, in_validation=True), **settings)
+    last = find_last(tmp_path / "parts" / "checkpoints")
+    assert last is not None
+    assert torch.load(last, weights_only=True)["global_step"] == 5
     _assert_equal(whole, _run(tmp_path / "parts", resume=last, **settings))
 
 
@@ -113,7 +124,7 @@ def test_killed_three_times(tmp_path: Path) -> None:
     whole = _run(tmp_path / "whole", **settings)
     parts = tmp_path / "parts"
     for kill in (6, 12, 13):
-        _run(parts, kill=kill, resume=find_last(parts / "checkpoints"), **settings)
+        _run(parts, kill=Kill(kill), resume=find_last(parts / "checkpoints"), **settings)
     _assert_equal(whole, _run(parts, resume=find_last(parts / "checkpoints"), **settings))
 
 
@@ -129,7 +140,7 @@ def test_resumed_from_an_earlier_checkpoint_the_later_ones_go(tmp_path: Path) ->
     settings: dict[str, Any] = {"saving": {"every_n_steps": 2, "keep": 99}, "limits": {"max_epochs": 2}}
     whole = _run(tmp_path, **settings)
     earlier = tmp_path / "checkpoints" / "step-00000004.ckpt"
-    resumed = _run(tmp_path, resume=earlier, kill=6, **settings)
+    resumed = _run(tmp_path, resume=earlier, kill=Kill(6), **settings)
     assert sorted(path.name for path in resumed.checkpoint.folder.glob("step*")) == [
         "step-00000002.ckpt",
         "step-00000004.ckpt",

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in LIGHTNING_COMMANDS:
-        lightning_cli(given)
+        lightning_cli(arguments)
         return
     parsed = _parser().parse_args(given)
     from neurotrain.app.train import MISTAKES
@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def lightning_cli(arguments: Sequence[str], *, run: bool = True) -> Any:  # noqa: ANN401 - LightningCLI, imported late
+def lightning_cli(arguments: Sequence[str] | None, *, run: bool = True) -> Any:  # noqa: ANN401 - LightningCLI, imported late
     """Build LightningCLI over any task and data module, as ``neurotrain fit --config FILE`` does.
 
     Args:
-        arguments: a subcommand with its options; without the subcommand when ``run`` is False.
+        arguments: a subcommand with its options, without the subcommand when ``run`` is False; ``sys.argv`` where None.
         run: whether to run the subcommand; False only builds trainer, model and data.
 
     Returns:
@@ -53,7 +53,7 @@ def lightning_cli(arguments: Sequence[str], *, run: bool = True) -> Any:  # noqa
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         save_config_callback=None,
-        args=list(arguments),
+        args=None if arguments is None else list(arguments),
         run=run,
     )
 
