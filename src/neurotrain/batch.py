@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 from torch import Tensor
 
 SegmentationMode = Literal["binary", "multiclass", "multilabel"]
-"""``binary``: labels {0, 1}, one logit; ``multiclass``: labels 0..K-1, K logits; ``multilabel``: L independent labels."""
+"""``binary``: labels {0, 1}, one logit; ``multiclass``: labels 0..K-1, K logits; ``multilabel``: L labels apart."""
 
 
 class SegmentationSample(TypedDict):

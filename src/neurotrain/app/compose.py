@@ -24,7 +24,7 @@ from neurotrain.app.strict import ConfigurationError, Problem, check
 
 PRIMARY = "train"
 VERSION_BASE = "1.3"
-_UNBOUND = Path("the-run-directory")  # stands for paths.run_dir until a run has one
+UNBOUND = Path("the-run-directory")  # stands for paths.run_dir until a run has one
 
 
 class UserFolder(SearchPathPlugin):
@@ -99,7 +99,7 @@ def checked(raw: DictConfig, *, overrides: Sequence[str], notice: str | None = N
     Raises:
         ConfigurationError: with every problem found.
     """
-    plain = _resolve(raw, _UNBOUND)
+    plain = _resolve(raw, UNBOUND)
     origin = _origin(overrides)
     problems = check(plain, allow=register(), origin=origin, root=RunSettings)
     problems += _owned(plain, origin)

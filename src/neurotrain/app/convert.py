@@ -49,7 +49,7 @@ def _class_path(node: object) -> Any:  # noqa: ANN401 - any YAML value
 
 
 def toml_to_yaml(source: Path) -> str:
-    """Turn an experiment written in TOML into the text of the YAML file that Hydra reads.
+    r"""Turn an experiment written in TOML into the text of the YAML file that Hydra reads.
 
     A table ``[select]`` holds the groups (``data = "drive"``, ``"model/network" = "wnet"``); everything else is
     values, as they would stand in ``configs/experiment/NAME.yaml``.
@@ -66,7 +66,7 @@ def toml_to_yaml(source: Path) -> str:
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "mine.toml"
-        >>> _ = file.write_text('seed = 3\\n[select]\\ndata = "drive"\\n[trainer]\\nmax_epochs = 2\\n')
+        >>> _ = file.write_text('seed = 3\n[select]\ndata = "drive"\n[trainer]\nmax_epochs = 2\n')
         >>> print(toml_to_yaml(file))
         # @package _global_
         defaults:

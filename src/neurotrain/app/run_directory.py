@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -150,17 +151,18 @@ def environment() -> dict[str, Any]:
 
 def _git_state() -> dict[str, str | bool] | None:
     """Return commit and whether the checkout differs from it; None outside a checkout or without git."""
-    folder = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        )
-        status = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
+    git = shutil.which("git")
+    if git is None:
         return None
-    return {"commit": commit.stdout.strip(), "modified": bool(status.stdout.strip())}
+
+    def ask(*arguments: str) -> str:
+        command = [git, "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None  # installed outside a checkout
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -21,14 +21,13 @@ from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig
 
 from neurotrain.app.allow import AllowList
-from neurotrain.app.compose import PRIMARY, VERSION_BASE, Configuration, checked, prepare
+from neurotrain.app.compose import PRIMARY, UNBOUND, VERSION_BASE, Configuration, checked, prepare
 from neurotrain.app.overrides import config_folder, force_values, substituted
 from neurotrain.app.registry import register
 from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
 from neurotrain.callbacks import NonFiniteLossError
-
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +82,8 @@ def train(config: Configuration) -> Run:
     directory = _directory(config.values)
     directory.write_start(config)
     values = config.bound_to(directory.path)
-    torch.set_float32_matmul_precision(values.get("matmul_precision", "highest"))
-    seed_everything(values.get("seed", 0), workers=True, verbose=False)
+    torch.set_float32_matmul_precision(values["matmul_precision"])
+    seed_everything(values["seed"], workers=True, verbose=False)
     with _logged(directory), _shared_with_ranks(directory.path):
         _announce(config, directory)
         data, model, trainer = _build(values, directory)
@@ -98,10 +97,10 @@ def train(config: Configuration) -> Run:
 
 def _directory(values: Mapping[str, Any]) -> RunDirectory:
     paths = values["paths"]
-    run_dir = None if paths["run_dir"] == "the-run-directory" else paths["run_dir"]
+    run_dir = None if paths["run_dir"] == str(UNBOUND) else paths["run_dir"]
     run_dir = os.environ.get(_RUN_DIR_VARIABLE, run_dir)
-    resume = values.get("resume")
-    if resume is not None and values.get("stage", "fit") != "fit":
+    resume = values["resume"]
+    if resume is not None and values["stage"] != "fit":
         raise ResumeError(f"resume={resume} has no effect with stage={values['stage']}: use ckpt=PATH")
     if _RUN_DIR_VARIABLE in os.environ and resume is None:
         return RunDirectory(Path(os.environ[_RUN_DIR_VARIABLE]))
@@ -159,14 +158,14 @@ def _run_stage(
     data: LightningDataModule,
     directory: RunDirectory,
 ) -> list[Any] | None:
-    stage, ckpt = values.get("stage", "fit"), values.get("ckpt")
+    stage, ckpt = values["stage"], values["ckpt"]
     if stage == "fit":
         if ckpt is not None:
             _load_weights(model, Path(ckpt))
         resume_from = None if directory.checkpoint is None else str(directory.checkpoint)
         trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        if values.get("test", True) and not trainer.interrupted:
-            best = str(directory.checkpoints / "best.ckpt") if values.get("test_weights") == "best" else None
+        if values["test"] and not trainer.interrupted:
+            best = str(directory.checkpoints / "best.ckpt") if values["test_weights"] == "best" else None
             trainer.test(model, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
         return None
     if ckpt is None:
@@ -198,8 +197,8 @@ def _announce(config: Configuration, directory: RunDirectory) -> None:
         values["name"],
         verb,
         directory.path,
-        values.get("seed", 0),
-        values.get("stage", "fit"),
+        values["seed"],
+        values["stage"],
     )
     if directory.checkpoint is not None:
         logger.info("going on from %s", directory.checkpoint.resolve().name)
@@ -253,7 +252,7 @@ def _shared_with_ranks(path: Path) -> Generator[None]:
 
 
 def main() -> None:
-    """Entry of ``train.py``: Hydra's command line (``--help``, ``--cfg job``, ``-m``, tab completion) over ``train``."""
+    """Entry of ``train.py``: ``train`` under Hydra's command line (``--help``, ``--cfg job``, ``-m``, completion)."""
     prepare()
     typed, notice = substituted(sys.argv[1:])
     sys.argv[1:] = force_values(typed)
