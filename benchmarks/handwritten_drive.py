@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def _binary(path: Path) -> Tensor:
-    return torch.from_numpy(np.array(Image.open(path)) > 127).float()[None]
+    return torch.from_numpy(np.array(Image.open(path).convert("L")) > 127).float()[None]
 
 
 def _integer(limit: int, generator: torch.Generator) -> int:

@@ -56,6 +56,7 @@ class Loop:
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         self.network.to(memory_format=layout).train()
         optimizer = self.optimizer(_decaying_groups(self.network))
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, self.steps))
         live = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
         self.average = [tensor.detach().clone() for tensor in live]
@@ -64,7 +65,7 @@ class Loop:
             logits, loss = self.forward(batch["image"].contiguous(memory_format=layout), batch["mask"], batch["valid"])
             loss.backward()
             if self.clip is not None:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+                nn.utils.clip_grad_norm_(weights, self.clip)
             optimizer.step()
             schedule.step()
             with torch.no_grad():

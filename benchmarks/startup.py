@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,22 +31,41 @@ def seconds(command: list[str], *, folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def first_step(command: list[str], *, stamp: Path, folder: Path) -> tuple[float, int]:
-    """Seconds from the start of a process to the time that it writes into ``stamp``, and its number of parameters."""
-    stamp.unlink(missing_ok=True)
-    started = time.time()
-    _run(command, folder=folder)
-    written = json.loads(stamp.read_text(encoding="utf-8"))
-    return written["finished"] - started, written["parameters"]
+@dataclass(frozen=True)
+class FirstStep:
+    """A process that notes in a file when its first step was done.
+
+    Attributes:
+        command: makes the command line.
+        stamp: the file.
+        folder: working directory.
+        parameters: of the trained networks, as the runs have told.
+    """
+
+    command: Callable[[], list[str]]
+    stamp: Path
+    folder: Path
+    parameters: list[int] = field(default_factory=list[int])
+
+    def seconds(self) -> float:
+        """Wall time from the start of a process to the end of its first step."""
+        self.stamp.unlink(missing_ok=True)
+        started = time.time()
+        _run(self.command(), folder=self.folder)
+        written = json.loads(self.stamp.read_text(encoding="utf-8"))
+        self.parameters.append(written["parameters"])
+        return written["finished"] - started
 
 
-def ours(data: Path, stamp: Path) -> list[str]:
-    """Our command; the callback that notes the time is allowed by its environment variable."""
+def ours(data: Path, stamp: Path, *, images: int) -> list[str]:
+    """Our command on a few rendered images; the callback that notes the time is allowed by its environment variable."""
     return [
         sys.executable,
         str(TRAIN),
         "experiment=drive_unet",
         "data=synthetic_drive",
+        f"data.dataset.train={images}",
+        "data.dataset.test=1",
         f"paths.data_dir={data}",
         f"paths.runs_dir={data / 'runs'}",
         "trainer.max_steps=1",
@@ -64,25 +84,23 @@ def theirs(data: Path, stamp: Path) -> list[str]:
 def benchmark(options: Options) -> Iterator[Result]:
     """Yield both rows."""
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        stamp = folder / "stamp.json"
-        # The first runs render the images, bring every file into the page cache, and say what they train.
-        own = first_step(ours(folder, stamp), stamp=stamp, folder=folder)[1]
-        other = first_step(theirs(folder, stamp), stamp=stamp, folder=folder)[1]
-        if own != other:
-            raise RuntimeError(
-                f"{own} parameters against {other}: let handwritten_drive.py follow drive_unet's network"
-            )
+        folder, stamp = Path(name), Path(name) / "stamp.json"
+        own = FirstStep(lambda: ours(folder, stamp, images=4 if options.quick else 12), stamp, folder)
+        other = FirstStep(lambda: theirs(folder, stamp), stamp, folder)
+        own.seconds()  # renders the images and brings every file into the page cache
         medians = interleaved(
             {
                 "help": lambda: seconds([sys.executable, str(TRAIN), "--help"], folder=folder),
                 "import": lambda: seconds([sys.executable, "-c", "import torch, lightning"], folder=folder),
-                "ours": lambda: first_step(ours(folder, stamp), stamp=stamp, folder=folder)[0],
-                "peer": lambda: first_step(theirs(folder, stamp), stamp=stamp, folder=folder)[0],
+                "ours": own.seconds,
+                "peer": other.seconds,
             },
             rounds=9,
             options=options,
         )
+    sizes = {*own.parameters, *other.parameters}
+    if len(sizes) > 1:
+        raise RuntimeError(f"networks of {sorted(sizes)} parameters: let handwritten_drive.py follow drive_unet's")
     yield Result(
         name="train.py --help",
         ours=medians["help"],

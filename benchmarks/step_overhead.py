@@ -128,12 +128,14 @@ class Setting:
             "peer": lambda: self.theirs(WARM_UP + steps)[1].seconds_per_step,
         }
 
-    def check_equal(self, steps: int = 4) -> None:
-        """Refuse to time two loops that do not do the same work."""
-        (task, _), (loop, _) = self.ours(steps), self.theirs(steps)
+    def check_equal(self) -> float:
+        """Refuse to time two loops that do not do the same work; return about the seconds of a step."""
+        steps = WARM_UP + 3
+        (task, _), (loop, data) = self.ours(steps), self.theirs(steps)
         ours, theirs = task.network.state_dict(), loop.network.state_dict()
         for name, tensor in theirs.items():
             torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-5, msg=partial("{}: {}".format, name))
+        return data.seconds_per_step
 
     def _trainer(self, steps: int, *, sink: Console) -> Trainer:
         nodes = {name: node for name, node in self.values["callbacks"].items() if node is not None}
@@ -145,7 +147,7 @@ class Setting:
             default_root_dir=str(self.folder),
             max_epochs=1,
             limit_val_batches=0,
-            log_every_n_steps=min(steps - WARM_UP, self.values["trainer"]["log_every_n_steps"]) if steps > 4 else 1,
+            log_every_n_steps=min(steps - WARM_UP, self.values["trainer"]["log_every_n_steps"]),
         )
 
 
@@ -174,12 +176,10 @@ def benchmark(options: Options) -> Iterator[Result]:
     """Yield both rows."""
     torch.manual_seed(0)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    threads = torch.get_num_threads()
     with TemporaryDirectory() as name:
-        tiny, drive = tiny_setting(Path(name)), drive_setting(Path(name))
-        for setting in (tiny, drive):
-            setting.check_equal()
-        steps = 100 if options.quick else 400
-        small = interleaved(tiny.candidates(steps), rounds=15, options=options, share=0.5)
+        torch.set_num_threads(1)  # 2 ms are too little work to share
+        small = _measure(tiny_setting(Path(name)), steps=400, rounds=15, options=options, share=0.5)
         yield Result(
             name="time added to a 2 ms step",
             ours=1000 * (small["ours"] - small["peer"]),
@@ -189,8 +189,8 @@ def benchmark(options: Options) -> Iterator[Result]:
             goal=ADDED_GOAL_MS,
             limits="ours",
         )
-        steps = 10 if options.quick else 50
-        large = interleaved(drive.candidates(steps), rounds=11, options=options)
+        torch.set_num_threads(threads)
+        large = _measure(drive_setting(Path(name)), steps=50, rounds=11, options=options, share=1.0)
         yield Result(
             name="drive_unet step",
             ours=1000 * large["ours"],
@@ -199,6 +199,14 @@ def benchmark(options: Options) -> Iterator[Result]:
             unit="ms",
             goal=RATIO_GOAL,
         )
+
+
+def _measure(setting: Setting, *, steps: int, rounds: int, options: Options, share: float) -> dict[str, float]:
+    """Seconds per step of both loops, in blocks of ``steps``; of about a second each where it must be quick."""
+    seconds = setting.check_equal()
+    if options.quick:
+        steps = min(steps, max(5, int(1.0 / seconds)))
+    return interleaved(setting.candidates(steps), rounds=rounds, options=options, share=share)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from neurotrain.app.overrides import config_folder, folders, force_values, subst
 def test_values_are_forced_and_selections_are_not() -> None:
     typed = ["model.network.depth=5", "seed=1,2", "data=drive", "model/network=wnet", "a@b=c", "+x.y=1", "~z", "-m"]
     assert force_values([*typed, "hydra.verbose=true"]) == [
-        "++model.network.depth=5", "++seed=1,2", "data=drive", "model/network=wnet", "a@b=c", "+x.y=1", "~z", "-m",
-        "hydra.verbose=true",
+        "++model.network.depth=5", "++seed=1,2", "data=drive", "model/network=wnet", "a@b=c", "+x.y=1", "~z",
+        "hydra.verbose=true", "-m",
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import yaml
 SHIPPED = Path(__file__).parents[1] / "configs"
 IN_CHECKOUT = Path(__file__).parents[3] / "configs"
 EXPERIMENT = "experiment"
+MULTIRUN = ("-m", "--multirun")
 
 
 def config_folder() -> Path:
@@ -40,7 +41,7 @@ def force_values(overrides: Sequence[str]) -> list[str]:
         overrides: the arguments as typed.
 
     Returns:
-        The same arguments, values prefixed.
+        The same arguments, values prefixed, the flag for a sweep last.
 
     Example:
         >>> force_values(["model.lr=1", "seed=3", "experiment=drive_unet", "--cfg", "job"])
@@ -55,14 +56,16 @@ def force_values(overrides: Sequence[str]) -> list[str]:
             return argument
         return f"++{argument}"
 
-    return [forced(argument) for argument in overrides]
+    # argparse takes positional arguments in one run only: a flag between them would end it.
+    multirun = [argument for argument in overrides if argument in MULTIRUN]
+    return [*(forced(argument) for argument in overrides if argument not in MULTIRUN), *multirun]
 
 
 def substituted(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     """Replace an experiment whose data are not on this machine by the one that it names for that case.
 
     Only an experiment that declares ``when_absent`` is replaced, and only where neither ``data=`` nor
-    ``paths.data_dir=`` was typed: whoever types one insists on it.
+    ``paths.data_dir=`` was typed: whoever types one insists on it; nor ``source=``, which needs no data set.
 
     Args:
         overrides: the arguments as typed.
@@ -73,7 +76,8 @@ def substituted(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     pairs = [argument.lstrip("+").partition("=") for argument in overrides]
     typed = {key: value for key, separator, value in pairs if separator}
     name = typed.get(EXPERIMENT)
-    if name is None or not typed.keys().isdisjoint({"data", "data/dataset", "paths.data_dir", "data.dataset.root"}):
+    insists = {"data", "data/dataset", "paths.data_dir", "data.dataset.root", "source"}
+    if name is None or not typed.keys().isdisjoint(insists):
         return list(overrides), None
     declared = _read(f"{EXPERIMENT}/{name}.yaml").get("when_absent")
     if declared is None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neurotrain.app.run_directory import RunDirectory
+from neurotrain.callbacks.predictions import FOLDER
 
 
 @runtime_checkable
@@ -52,7 +53,7 @@ def summarize(
 
     Returns:
         What was written. ``wall_seconds`` and ``test_evaluations`` add up over the processes of a resumed run that
-        reached its end.
+        reached its end. ``predictions`` is their folder in the run directory, where there is one.
     """
     path = directory.path / "summary.json"
     earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -72,6 +73,8 @@ def summarize(
         "wall_seconds": round(earlier.get("wall_seconds", 0.0) + seconds, 3),
         "test_evaluations": earlier.get("test_evaluations", 0) + int(tested),
     }
+    if (directory.path / FOLDER).is_dir():
+        summary["predictions"] = FOLDER
     if trainer.is_global_zero:
         directory.write_summary(summary)
     return summary
@@ -83,7 +86,8 @@ def final_table(summary: Mapping[str, Any], path: Path) -> None:
     stages = [stage for stage in ("test", "val", "train") if any(name.startswith(f"{stage}/") for name in metrics)]
     console = Console()
     if not stages:
-        console.print(f"run directory: {path}", highlight=False, soft_wrap=True)
+        predictions = f"predictions: {path / summary['predictions']}, " if "predictions" in summary else ""
+        console.print(f"{predictions}run directory: {path}", highlight=False, soft_wrap=True)
         return
     stage = stages[0]
     title = f"{summary['name']}: {stage}" + (" (SYNTHETIC DATA)" if summary["synthetic"] else "")

@@ -48,7 +48,7 @@ class Run:
         trainer: Lightning's Trainer after its last stage.
         model: the trained task.
         data: its data module.
-        predictions: of ``stage=predict``, else None.
+        predictions: of ``stage=predict`` where they were kept, else None.
     """
 
     metrics: dict[str, float]
@@ -59,11 +59,12 @@ class Run:
     predictions: list[Any] | None = None
 
 
-def train(config: Configuration) -> Run:
+def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
     """Run a checked configuration: fit, validate, test or predict, as ``config.values["stage"]`` says.
 
     Args:
         config: from ``neurotrain.compose``.
+        keep_predictions: whether ``stage=predict`` returns all probabilities and labels: some 4 MB an image of DRIVE.
 
     Returns:
         Metrics and live objects.
@@ -79,6 +80,7 @@ def train(config: Configuration) -> Run:
         >>> config = neurotrain.compose("drive_unet", ["debug=fast"])  # doctest: +SKIP
         >>> neurotrain.train(config).metrics["test/dice"]  # doctest: +SKIP
     """
+    _check_stage(config.values)
     directory = _directory(config.values)
     directory.write_start(config)
     values = config.bound_to(directory.path)
@@ -88,11 +90,29 @@ def train(config: Configuration) -> Run:
         _announce(config, directory)
         data, model, trainer = _build(values, directory)
         started = time.monotonic()
-        predictions = _run_stage(values, trainer, model, data, directory)
+        predictions = _run_stage(values, trainer, model, data, directory, keep_predictions=keep_predictions)
         summary = summarize(values, directory, trainer, model, data, seconds=time.monotonic() - started)
         if trainer.is_global_zero:
             final_table(summary, directory.path)
     return Run(summary["metrics"], directory.path, trainer, model, data, predictions)
+
+
+def _check_stage(values: Mapping[str, Any]) -> None:
+    """Refuse what a stage lacks and what has no effect in it, before there is a run directory."""
+    stage, ckpt, source = values["stage"], values["ckpt"], values["source"]
+    read = values["data"].get("source")
+    problems: list[Problem] = []
+    if stage != "predict" and (source is not None or read is not None):
+        key = "source" if source is not None else "data.source"
+        problems.append(Problem(key, f"has no effect with stage={stage}, only with stage=predict", None))
+    elif source != read and source is not None:
+        problems.append(Problem("source", f"has no effect: data.source is {read}, not ${{source}}", None))
+    if stage != "fit" and ckpt is None:
+        problems.append(Problem("ckpt", f"stage={stage} needs ckpt=PATH, a checkpoint of a run", None))
+    elif ckpt is not None and not Path(ckpt).is_file():
+        problems.append(Problem("ckpt", f"no checkpoint at {ckpt}", None))
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def _directory(values: Mapping[str, Any]) -> RunDirectory:
@@ -157,6 +177,8 @@ def _run_stage(
     model: LightningModule,
     data: LightningDataModule,
     directory: RunDirectory,
+    *,
+    keep_predictions: bool,
 ) -> list[Any] | None:
     stage, ckpt = values["stage"], values["ckpt"]
     if stage == "fit":
@@ -168,21 +190,18 @@ def _run_stage(
             best = str(directory.checkpoints / "best.ckpt") if values["test_weights"] == "best" else None
             trainer.test(model, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
         return None
-    if ckpt is None:
-        raise ConfigurationError([Problem("ckpt", f"stage={stage} needs ckpt=PATH, a checkpoint of a run", None)])
     if stage == "validate":
         trainer.validate(model, datamodule=data, ckpt_path=ckpt, verbose=False, weights_only=True)
         return None
     if stage == "test":
         trainer.test(model, datamodule=data, ckpt_path=ckpt, verbose=False, weights_only=True)
         return None
-    return trainer.predict(model, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    keep = None if keep_predictions else False  # None: wherever the strategy can return them
+    return trainer.predict(model, datamodule=data, ckpt_path=ckpt, return_predictions=keep, weights_only=True)
 
 
 def _load_weights(model: LightningModule, path: Path) -> None:
     """Start a new run from another run's weights: everything that fits by name and shape, and nothing else."""
-    if not path.is_file():
-        raise ConfigurationError([Problem("ckpt", f"no checkpoint at {path}", None)])
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict(state, strict=True)
 
@@ -262,7 +281,7 @@ def main() -> None:
         full_trace = bool(raw.get("full_trace", False))
         try:
             config = checked(raw, overrides=overrides, notice=notice)
-            return train(config).metrics
+            return train(config, keep_predictions=False).metrics
         except MISTAKES as error:
             if full_trace:
                 raise

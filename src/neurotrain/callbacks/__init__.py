@@ -5,6 +5,7 @@ from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
 from neurotrain.callbacks.ema import WeightAveraging
 from neurotrain.callbacks.figures import SegmentationFigures
 from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
+from neurotrain.callbacks.predictions import SegmentationPredictions
 from neurotrain.callbacks.progress import Progress
 from neurotrain.callbacks.tables import SampleTable
 from neurotrain.callbacks.throughput import Throughput
@@ -17,6 +18,7 @@ __all__ = [
     "RunCheckpoint",
     "SampleTable",
     "SegmentationFigures",
+    "SegmentationPredictions",
     "Throughput",
     "WeightAveraging",
     "find_last",

@@ -82,9 +82,11 @@ class Progress(ProgressBar):
         self._enabled = False
         self._stop()
 
-    def print(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the signature of ``print``
+    def print(  # pyright: ignore[reportIncompatibleMethodOverride] - what ``LightningModule.print`` is called with
+        self, *args: Any, sep: str = " ", end: str = "\n"
+    ) -> None:
         """Prints above the bar."""
-        self._output().print(*args, **kwargs)
+        self._output().print(*args, sep=sep, end=end)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clocks."""

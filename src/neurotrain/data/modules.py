@@ -1,24 +1,31 @@
-"""Data modules: from a named dataset to the loaders of training, validation and test."""
+"""Data modules: from a named dataset to the loaders of training, validation, test and prediction."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakSet
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from neurotrain.data.datasets.base import Record, SegmentationDataset
+from neurotrain.data.datasets.decoding import image_size
+from neurotrain.data.datasets.fingerprint import fingerprint_files
 from neurotrain.data.datasets.splits import hold_out, k_fold
 from neurotrain.data.loader import PlannedLoader, StartMethod
 from neurotrain.data.plan import EpochPlan
+from neurotrain.data.prediction import LoaderOfPredictions, Placement, find_images, laid_back, placement
 from neurotrain.data.samples import PlannedSamples, SampleCache, collate
 from neurotrain.data.transforms import Transform
 
-Split = Literal["train", "validation", "test"]
-"""``train`` and ``validation`` are disjoint parts of the dataset's training split; ``test`` is its test split."""
+Split = Literal["train", "validation", "test", "predict"]
+"""``train`` and ``validation`` are disjoint parts of the dataset's training split; ``test`` is its test split;
+``predict`` is the images of ``source``, or those of the test split."""
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -43,6 +50,9 @@ class SegmentationDataModule(LightningDataModule):
         seed: of the held-out images, the order and every random transform.
         cache_bytes: memory for prepared training and validation samples, shared with forked workers.
         start_method: how workers are started.
+        source: what to predict: a folder, a glob or one image, whose pixels are read as the dataset's images are
+            (images of different sizes need ``eval_batch_size=1``, or an ``eval_transform`` to one size); None: the
+            images of the test split. Labels are not read. No other stage uses it.
 
     Raises:
         ValueError: if the settings contradict each other or the number of records.
@@ -83,6 +93,7 @@ class SegmentationDataModule(LightningDataModule):
         seed: int = 0,
         cache_bytes: int = 2**31,
         start_method: StartMethod = "auto",
+        source: str | None = None,
     ) -> None:
         super().__init__()
         _check_held_out(validation=validation, folds=folds, fold=fold)
@@ -102,6 +113,10 @@ class SegmentationDataModule(LightningDataModule):
         self._seed = seed
         self._cache = SampleCache(dataset=dataset, prepare=prepare, limit=cache_bytes)
         self._uncached = SampleCache(dataset=dataset, prepare=prepare)
+        self._unlabelled = SampleCache(dataset=dataset, prepare=prepare, labelled=False)
+        self._evaluation_steps = [step for step in (prepare, eval_transform) if step is not None]
+        self._source = source
+        self._placements: dict[tuple[int, ...], Placement] = {}
         self._records: dict[Split, tuple[Record, ...]] = {}
         self._fingerprint: str | None = None
         self._loaders: WeakSet[PlannedLoader] = WeakSet()
@@ -112,7 +127,7 @@ class SegmentationDataModule(LightningDataModule):
         return self._dataset
 
     def setup(self, stage: str) -> None:
-        """Find and check the files of a stage.
+        """Find and check the files of a stage; those of another stage may be absent.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -125,8 +140,8 @@ class SegmentationDataModule(LightningDataModule):
             self.records("train")
         if stage == "fit":
             self._check_batch()
-        if stage == "test":
-            self.records("test")
+        if stage in ("test", "predict"):
+            self.records(stage)
 
     def records(self, split: Split) -> tuple[Record, ...]:
         """Records of a split, sorted by id.
@@ -142,8 +157,10 @@ class SegmentationDataModule(LightningDataModule):
             ValueError: if validation or folds do not fit the number of records.
         """
         if split not in self._records:
-            if split == "test":
-                self._records["test"] = self._dataset.records("test")
+            if split == "predict" and self._source is not None:
+                self._records["predict"] = find_images(self._source)
+            elif split in ("test", "predict"):
+                self._records[split] = self._dataset.records("test")
             else:
                 self._records["train"], self._records["validation"] = self._divide(self._dataset.records("train"))
         return self._records[split]
@@ -162,6 +179,31 @@ class SegmentationDataModule(LightningDataModule):
         # One pass needs no memory for what was read.
         return self._eval_loader("test", self._uncached)
 
+    def predict_dataloader(self) -> LoaderOfPredictions:
+        """The images of ``source``, or of the test split, by id; masks are all zeros."""
+        return LoaderOfPredictions(loader=self._eval_loader("predict", self._unlabelled))
+
+    def laid_back(self, part: Tensor, record: Record) -> Tensor:
+        """Lay what was computed on an evaluated sample over its image as it is on disk.
+
+        Args:
+            part: float or bool ``(..., h, w)``, of the size that ``eval_transform`` gave the image.
+            record: the image's.
+
+        Returns:
+            ``(..., H, W)``: scaled back (floats bilinearly, others by the nearest pixel) or cropped.
+
+        Raises:
+            ValueError: if ``eval_transform`` neither scales nor pads but, say, crops the image.
+        """
+        size, found = image_size(record.image), (part.shape[-2], part.shape[-1])
+        if size == found:
+            return part
+        if (*size, *found) not in self._placements:
+            sample = self._dataset.read_unlabelled(record)
+            self._placements[*size, *found] = placement(sample, self._evaluation_steps)
+        return laid_back(part, size=size, placed=self._placements[*size, *found])
+
     def teardown(self, stage: str) -> None:
         """End all workers."""
         for loader in self._loaders:
@@ -176,11 +218,14 @@ class SegmentationDataModule(LightningDataModule):
 
         Returns:
             ``name``, ``fingerprint`` and ``synthetic`` of the dataset, ``counts`` and ``ids`` of each split, training
-            samples per epoch, and how many of them the last partial batch drops.
+            samples per epoch, and how many of them the last partial batch drops. With a ``source``, its own and
+            nothing of the dataset, which may not be there: ``synthetic`` is None, for nobody says so.
 
         Raises:
             DatasetError: lists what is wrong on disk.
         """
+        if self._source is not None:
+            return self._summary_of(self._source)
         splits: tuple[Split, ...] = ("train", "validation", "test")
         ids = {split: [record.id for record in self.records(split)] for split in splits if self._has(split)}
         if self._fingerprint is None:
@@ -226,6 +271,17 @@ class SegmentationDataModule(LightningDataModule):
                     f"cannot resume: the checkpoint was trained with {name}={state_dict[name]!r}, "
                     f"this run has {name}={value!r}"
                 )
+
+    def _summary_of(self, source: str) -> dict[str, Any]:
+        records = self.records("predict")
+        root = Path(os.path.commonpath([record.image.absolute().parent for record in records]))
+        return {
+            "name": source,
+            "fingerprint": fingerprint_files([record.image.absolute() for record in records], root=root),
+            "synthetic": None,
+            "counts": {"predict": len(records)},
+            "ids": {"predict": [record.id for record in records]},
+        }
 
     def _has(self, split: Split) -> bool:
         return ("test" if split == "test" else "train") in self._dataset.splits

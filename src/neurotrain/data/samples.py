@@ -29,12 +29,15 @@ class SampleCache:
         dataset: decodes a record.
         prepare: deterministic first transform, applied before a sample is kept; None: nothing.
         limit: bytes of tensors that may be kept; 0 keeps nothing.
+        labelled: whether labels are read; without them the mask is all zeros.
 
     Raises:
         ValueError: if ``prepare`` draws random numbers, or ``limit`` is negative.
     """
 
-    def __init__(self, *, dataset: SegmentationDataset, prepare: Transform | None = None, limit: int = 0) -> None:
+    def __init__(
+        self, *, dataset: SegmentationDataset, prepare: Transform | None = None, limit: int = 0, labelled: bool = True
+    ) -> None:
         if prepare is not None and not prepare.deterministic:
             raise ValueError(f"prepare={type(prepare).__name__} draws random numbers: it belongs into train_transform")
         if limit < 0:
@@ -42,6 +45,7 @@ class SampleCache:
         self._dataset = dataset
         self._prepare = prepare
         self._limit = limit
+        self._labelled = labelled
         self._kept: dict[str, SegmentationSample] = {}
         self._used = 0
 
@@ -58,7 +62,7 @@ class SampleCache:
         """The prepared sample, out of memory if it is there; keep it if there is room."""
         if record.id in self._kept:
             return self._kept[record.id]
-        sample = self._dataset.read(record)
+        sample = self._dataset.read(record) if self._labelled else self._dataset.read_unlabelled(record)
         if self._prepare is not None:
             sample = self._prepare(sample, torch.Generator())
         size = _nbytes(sample)

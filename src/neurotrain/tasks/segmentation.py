@@ -80,7 +80,7 @@ class SegmentationTask(LightningModule):
         super().__init__()
         _check(mode, num_classes, class_names, threshold)
         self.mode: SegmentationMode = mode
-        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.memory_format)
         self.loss = loss
         self.inferer = inferer

@@ -136,6 +136,29 @@ class SegmentationDataset(ABC):
             raise DatasetError.listing(f"{self.name}, {record.id!r}", problems)
         return {"image": image, "mask": mask, "valid": valid, "id": record.id, "source": self.name}
 
+    def read_unlabelled(self, record: Record) -> SegmentationSample:
+        """Decode the image alone, to predict it.
+
+        Args:
+            record: of any image, not only of :meth:`records`.
+
+        Returns:
+            As :meth:`read`, but ``mask`` is all zeros whatever the labels are: it is there for the shape, and not to
+            be read. A dataset whose ``valid`` comes from a file computes it where the record names none, so that a
+            normalisation inside of it sees the statistics of the photograph, not of its black border.
+
+        Raises:
+            DatasetError: if a file cannot be decoded or has another size.
+        """
+        image = self._read_image(record)
+        valid = self._read_valid(record, image)
+        sizes = {record.image: image, record.valid or record.image: valid}
+        if problems := _mismatches({path: _height_width(part) for path, part in sizes.items()}):
+            raise DatasetError.listing(f"{self.name}, {record.id!r}", problems)
+        labels = (self.num_classes,) if self.mode == "multilabel" else ()
+        mask = torch.zeros(*labels, *_height_width(image), dtype=torch.int64)
+        return {"image": image, "mask": mask, "valid": valid, "id": record.id, "source": self.name}
+
     def read_second(self, record: Record) -> Tensor | None:
         """The second human observer's labels.
 
