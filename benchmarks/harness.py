@@ -96,7 +96,7 @@ def main(benchmark: Callable[[Options], Iterable[Result]], *, description: str) 
         if options.json:
             print(result.as_json(), flush=True)
     if not options.json:
-        Console(file=sys.stdout).print(table(results, title=description))
+        Console(width=None if sys.stdout.isatty() else 140).print(table(results, title=description))
 
 
 def interleaved(

@@ -15,7 +15,7 @@ from PIL import Image
 import neurotrain
 from neurotrain.app.overrides import substituted
 from neurotrain.app.strict import ConfigurationError
-from neurotrain.app.train import main
+from neurotrain.app.train import launch
 from neurotrain.data.datasets import DatasetError
 
 _MODEL = ["model.network.widths=[4,8]", "model/inferer=full_image", "callbacks.figures=null", "callbacks.table=null"]
@@ -134,7 +134,7 @@ def test_an_absent_source_is_one_message_on_the_command_line(
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["train.py", "experiment=drive_unet", *typed])
     with pytest.raises(SystemExit) as stopped:
-        main()
+        launch()
     assert stopped.value.code == 2
     assert capsys.readouterr().err.splitlines() == ["error: nowhere: no such folder or image (source=nowhere)"]
 

@@ -151,7 +151,7 @@ def test_import_neurotrain_is_light() -> None:
 
 
 def test_the_command_line_loads_no_optional_library() -> None:
-    loaded = _loaded_by("from neurotrain.app.train import main")
+    loaded = _loaded_by("from neurotrain.app.train import launch")
     # scipy, matplotlib, torchvision and PIL come with Lightning and torchmetrics where they are installed.
     assert "lightning" in loaded
     assert loaded.isdisjoint(HEAVY - {"scipy", "matplotlib", "torchvision", "PIL"})

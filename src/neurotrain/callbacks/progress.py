@@ -83,7 +83,7 @@ class Progress(ProgressBar):
         self._stop()
 
     def print(  # pyright: ignore[reportIncompatibleMethodOverride] - what ``LightningModule.print`` is called with
-        self, *args: Any, sep: str = " ", end: str = "\n"
+        self, *args: object, sep: str = " ", end: str = "\n"
     ) -> None:
         """Prints above the bar."""
         self._output().print(*args, sep=sep, end=end)
