@@ -57,10 +57,10 @@ def test_figures_equal_scikit_learn() -> None:
     assert figures["pooled_sensitivity"].item() == pytest.approx(recall_score(every_target, every_score > 0.5))
 
 
-def test_rectangle_ignores_valid_and_nsd_does_not() -> None:
+def test_rectangle_counts_the_outside_as_predicted_background_and_nsd_leaves_it_out() -> None:
     case = binary_case().part([0])
     row = evaluate(SegmentationReport(tolerance=1.0), case).rows()[0]
-    target, scores = case.target[0].flatten(), case.probabilities[0].flatten()
+    target, scores = case.target[0].flatten(), (case.probabilities[0] * case.valid[0]).flatten()
     assert row["auc_rectangle"] == pytest.approx(roc_auc_score(target, scores))
     assert row["auc_rectangle"] != row["auc"]
     labels = case.probabilities[:, 0] > 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 
@@ -40,6 +41,7 @@ def main() -> None:
     from neurotrain.app.train import launch
 
     gc.freeze()
+    atexit.register(gc.unfreeze)  # extension modules complain of objects that are never freed
     gc.enable()
     launch()
 

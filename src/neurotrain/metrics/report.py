@@ -56,9 +56,9 @@ class SegmentationReport(IdentifiedRecords):
     """Everything that a segmentation paper's table needs, from predicted probabilities.
 
     Per image and class, inside the valid region: Dice, IoU, sensitivity, specificity, accuracy, AUC (one class against
-    the rest), NSD (normalised surface Dice); and ``auc_rectangle``, the AUC over the whole image, which some papers
-    report: easy background outside the field of view makes it greater. Pooled: the same of all valid voxels of all
-    images together.
+    the rest), NSD (normalised surface Dice); and ``auc_rectangle``, the AUC over the whole image with a score of 0
+    outside the valid region, which some papers report: that easy background makes it greater, so the two never compare.
+    Pooled: the same of all valid voxels of all images together.
 
     A figure that is undefined (class absent, one class only) is NaN; means skip it and say how often. An image's figure
     is the mean over its classes, the background of a multiclass problem left out unless included.
@@ -173,7 +173,8 @@ class SegmentationReport(IdentifiedRecords):
         columns: list[Tensor] = []
         if self.auc:
             areas = self._areas(probabilities, target, valid)
-            columns += [areas, areas if valid.all() else self._areas(probabilities, target, None)]
+            inside = probabilities * valid.unsqueeze(1)  # nothing is predicted where the mask says that nothing is
+            columns += [areas, areas if valid.all() else self._areas(inside, target, None)]
         if self.surface:
             surface_dice = normalized_surface_dice(
                 labels,
