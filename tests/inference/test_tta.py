@@ -119,3 +119,25 @@ def test_what_does_not_exist_is_refused() -> None:
     infer = TestTimeAugmentation(inferer=FullImage())
     with pytest.raises(ValueError, match=r"group='d4'.*use 'flips'"):
         infer(lambda x: x, torch.zeros(1, 1, 8, 8, 8))
+
+
+def test_scales_are_averaged_at_the_images_own_size() -> None:
+    image = torch.rand(1, 1, 12, 10, generator=torch.Generator().manual_seed(0))
+    infer = TestTimeAugmentation(inferer=FullImage(divisor=1), group="none", scales=(1.0, 2.0))
+
+    def by_size(x: Tensor) -> Tensor:
+        return torch.full_like(x, float(x.shape[-1]))
+
+    torch.testing.assert_close(infer(by_size, image), torch.full_like(image, (10 + 20) / 2))
+
+
+def test_a_smooth_image_survives_the_scales() -> None:
+    rows = torch.linspace(0, 1, 24).view(1, 1, 24, 1).expand(1, 1, 24, 20)
+    infer = TestTimeAugmentation(inferer=FullImage(divisor=1), group="d4", scales=(0.75, 1.0, 1.5))
+    torch.testing.assert_close(infer(lambda x: x, rows)[..., 3:-3, :], rows[..., 3:-3, :], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -1.0)])
+def test_impossible_scales_are_refused(scales: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="scales"):
+        TestTimeAugmentation(inferer=FullImage(), scales=scales)

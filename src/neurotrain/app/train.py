@@ -227,7 +227,7 @@ def _announce(config: Configuration, directory: RunDirectory) -> None:
 def _spare_checks() -> None:
     """Leave out two safety nets that cost time at every step and catch nothing here."""
     # Under deterministic algorithms torch fills fresh memory with NaN; no kernel of ours reads what it did not write.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if not torch.cuda.is_available():
         # Lightning asks for the slow check, which each Adam step repeats (0.1 ms).
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

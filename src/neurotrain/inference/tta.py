@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from neurotrain.inference.inferer import Inferer, Predictor
 from neurotrain.networks.blocks import check_choice
@@ -79,11 +80,16 @@ def symmetries(group: Literal["none", "flips", "d4"], *, dims: int) -> tuple[Sym
 @final
 @dataclass(frozen=True, kw_only=True)
 class TestTimeAugmentation(Inferer):
-    """Mean of the probabilities over a group of symmetries, each prediction mapped back exactly.
+    """Mean of the probabilities over a group of symmetries, each prediction mapped back exactly, and over scales.
 
     Attributes:
         inferer: how each transformed image is predicted.
         group: ``"none"``, ``"flips"`` or ``"d4"``; see ``symmetries``.
+        scales: magnifications at which the image is predicted under each symmetry, above 0; 1 is the image itself,
+            without resampling. Image and probabilities are resampled linearly.
+
+    Raises:
+        ValueError: if the group is unknown, or there is no scale, or one is not above 0.
 
     Example:
         >>> from neurotrain.inference.inferer import FullImage
@@ -101,10 +107,13 @@ class TestTimeAugmentation(Inferer):
 
     inferer: Inferer
     group: Literal["none", "flips", "d4"] = "d4"
+    scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        """Refuse an unknown group."""
+        """Refuse an unknown group or an impossible scale."""
         check_choice("group", self.group, ("none", "flips", "d4"))
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales={self.scales}: expected at least one magnification, each above 0")
 
     def __call__(self, predictor: Predictor, image: Tensor) -> Tensor:
         """Predict every pixel; see ``Inferer``. The mean is in float32 at least.
@@ -114,10 +123,20 @@ class TestTimeAugmentation(Inferer):
         """
         elements = symmetries(self.group, dims=image.ndim - 2)
         total: Tensor | None = None
-        for symmetry in elements:
-            predicted = symmetry.undo(self.inferer(predictor, symmetry.apply(image)))
-            # Half-precision sums would round the mean away.
-            predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
-            total = predicted if total is None else total + predicted
+        for scale in self.scales:
+            scaled = image if scale == 1 else _resampled(image, [max(1, round(n * scale)) for n in image.shape[2:]])
+            for symmetry in elements:
+                predicted = symmetry.undo(self.inferer(predictor, symmetry.apply(scaled)))
+                # Half-precision sums would round the mean away.
+                predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+                predicted = predicted if scale == 1 else _resampled(predicted, list(image.shape[2:]))
+                total = predicted if total is None else total + predicted
         assert total is not None, "every group has the identity"
-        return total / len(elements)
+        return total / (len(elements) * len(self.scales))
+
+
+def _resampled(x: Tensor, size: list[int]) -> Tensor:
+    """Resample ``(B, C, *spatial)`` linearly; averaging where it shrinks, in 2-D, where torch can."""
+    if x.ndim == 4:
+        return functional.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return functional.interpolate(x, size=size, mode="trilinear", align_corners=False)
