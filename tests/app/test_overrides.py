@@ -44,3 +44,7 @@ def test_an_experiment_with_its_data_stays(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "data" / "DRIVE").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert substituted(["experiment=drive_unet"]) == (["experiment=drive_unet"], None)
+
+
+def test_tab_completion_is_left_to_hydra() -> None:
+    assert force_values(["-sc", "install=bash"]) == ["-sc", "install=bash"]

@@ -142,3 +142,22 @@ def test_a_sweep_runs_every_job(data: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("runs/drive_unet/*/summary.json")]
     assert sorted(summary["seed"] for summary in summaries) == [0, 1]
+
+
+@pytest.mark.parametrize("mode", ["fast", "overfit", "profile"])
+def test_every_debug_mode_runs(mode: str, data: Path, tmp_path: Path) -> None:
+    run = _run(data, tmp_path / "run", f"debug={mode}")
+    assert run.trainer.global_step > 0
+
+
+def test_two_ranks_share_one_run_directory(data: Path, tmp_path: Path) -> None:
+    more = ["trainer=ddp_sim", "data.validation=2", "data.dataset.train=6", "data.dataset.test=2"]
+    overrides = _small(data, tmp_path / "run", *more)
+    done = _command("experiment=drive_unet", *overrides, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 2  # 4 samples an epoch over 2 ranks of 2, 2 epochs
+    assert summary["metrics"]["test/dice"] > 0
+    with (tmp_path / "run" / "test_samples.csv").open(newline="") as file:
+        assert len([row for row in csv.DictReader(file) if row["observer"] == "network"]) == 2

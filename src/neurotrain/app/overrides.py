@@ -12,6 +12,7 @@ SHIPPED = Path(__file__).parents[1] / "configs"
 IN_CHECKOUT = Path(__file__).parents[3] / "configs"
 EXPERIMENT = "experiment"
 MULTIRUN = ("-m", "--multirun")
+COMPLETION = frozenset({"-sc", "--shell-completion"})
 
 
 def config_folder() -> Path:
@@ -47,6 +48,8 @@ def force_values(overrides: Sequence[str]) -> list[str]:
         >>> force_values(["model.lr=1", "seed=3", "experiment=drive_unet", "--cfg", "job"])
         ['++model.lr=1', '++seed=3', 'experiment=drive_unet', '--cfg', 'job']
     """
+    if not COMPLETION.isdisjoint(overrides):
+        return list(overrides)  # install=bash is no value
     groups = {entry.name for folder in folders() for entry in folder.iterdir() if entry.is_dir()}
 
     def forced(argument: str) -> str:

@@ -18,6 +18,7 @@ from hydra import main as hydra_main
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from neurotrain.app.allow import AllowList
@@ -82,7 +83,8 @@ def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
     """
     _check_stage(config.values)
     directory = _directory(config.values)
-    directory.write_start(config)
+    if rank_zero_only.rank == 0:
+        directory.write_start(config)
     values = config.bound_to(directory.path)
     torch.set_float32_matmul_precision(values["matmul_precision"])
     seed_everything(values["seed"], workers=True, verbose=False)
@@ -240,7 +242,8 @@ def _logged(directory: RunDirectory) -> Generator[None]:
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     ours.setLevel(logging.INFO)
-    ours.addHandler(terminal)
+    if rank_zero_only.rank == 0:
+        ours.addHandler(terminal)
     earlier = [(handler, handler.level) for handler in theirs.handlers]
     for handler in theirs.handlers:
         handler.setLevel(logging.WARNING)
