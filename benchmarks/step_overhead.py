@@ -35,6 +35,7 @@ from torch import nn
 import neurotrain
 from neurotrain.app.registry import register
 from neurotrain.app.strict import instantiate
+from neurotrain.app.train import spare_checks, trainer_factory
 from neurotrain.batch import SegmentationBatch
 from neurotrain.tasks import SegmentationTask
 
@@ -94,6 +95,7 @@ class Setting:
     def ours(self, steps: int) -> tuple[SegmentationTask, TimedBatches]:
         """Train with the task, the callbacks and the logger of the experiment."""
         data = TimedBatches(self.batches, steps)
+        spare_checks()  # as every run does
         task = _make({**self.values["model"], "network": copy.deepcopy(self.network)})
         assert isinstance(task, SegmentationTask)
         with warnings.catch_warnings(), Path(os.devnull).open("w") as sink:
@@ -140,8 +142,7 @@ class Setting:
     def _trainer(self, steps: int, *, sink: Console) -> Trainer:
         nodes = {name: node for name, node in self.values["callbacks"].items() if node is not None}
         progress = _make({**nodes.pop("progress"), "_partial_": True})
-        factory = _make({**self.values["trainer"], "_partial_": True})
-        return factory(
+        return trainer_factory(self.values)(
             callbacks=[progress(console=sink), *map(_make, nodes.values())],
             logger=[_make(node) for node in self.values["logger"].values() if node is not None],
             default_root_dir=str(self.folder),

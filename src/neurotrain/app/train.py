@@ -7,9 +7,10 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hydra import main as hydra_main
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
@@ -88,7 +90,7 @@ def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
     values = config.bound_to(directory.path)
     torch.set_float32_matmul_precision(values["matmul_precision"])
     seed_everything(values["seed"], workers=True, verbose=False)
-    _spare_checks()
+    spare_checks()
     with _logged(directory), _shared_with_ranks(directory.path):
         _announce(config, directory)
         data, model, trainer = _build(values, directory)
@@ -141,10 +143,9 @@ def _build(values: Mapping[str, Any], directory: RunDirectory) -> tuple[Lightnin
     model = instantiate(values["model"], allow=allow, key="model")
     callbacks = _members(values["callbacks"], allow, "callbacks")
     loggers = _members(values["logger"], allow, "logger")
-    factory = instantiate({**values["trainer"], "_partial_": True}, allow=allow, key="trainer")
+    factory = trainer_factory(values)
     assert isinstance(data, LightningDataModule)
     assert isinstance(model, LightningModule)
-    assert callable(factory)
     assert all(isinstance(callback, Callback) for callback in callbacks)
     assert all(isinstance(log, Logger) for log in loggers)
     trainer = factory(
@@ -156,6 +157,12 @@ def _build(values: Mapping[str, Any], directory: RunDirectory) -> tuple[Lightnin
     )
     assert isinstance(trainer, Trainer)
     return data, model, trainer
+
+
+def trainer_factory(values: Mapping[str, Any]) -> Callable[..., Trainer]:
+    """Return Lightning's Trainer with the configuration's arguments; callbacks, logger and folder are still to give."""
+    factory = instantiate({**values["trainer"], "_partial_": True}, allow=register(), key="trainer")
+    return factory if values["trainer"]["profiler"] is not None else partial(factory, profiler=NoProfiler())
 
 
 def _members(nodes: Mapping[str, Any], allow: AllowList, key: str) -> list[Any]:
@@ -226,7 +233,20 @@ def _announce(config: Configuration, directory: RunDirectory) -> None:
         logger.info("going on from %s", directory.checkpoint.resolve().name)
 
 
-def _spare_checks() -> None:
+class NoProfiler(PassThroughProfiler):
+    """Profiles nothing, at no cost; Lightning's own makes a generator for each hook of each callback."""
+
+    def profile(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, action_name: str
+    ) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
+        return _NOTHING
+
+
+_NOTHING = nullcontext()
+
+
+def spare_checks() -> None:
     """Leave out two safety nets that cost time at every step and catch nothing here."""
     # Under deterministic algorithms torch fills fresh memory with NaN; no kernel of ours reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -304,4 +324,4 @@ def launch() -> None:
     hydra_main(config_path=str(config_folder()), config_name=PRIMARY, version_base=VERSION_BASE)(job)()
 
 
-__all__ = ["MISTAKES", "Run", "launch", "train"]
+__all__ = ["MISTAKES", "Run", "launch", "spare_checks", "train", "trainer_factory"]

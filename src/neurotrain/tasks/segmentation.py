@@ -92,14 +92,24 @@ class SegmentationTask(LightningModule):
         self.register_buffer(
             "threshold", initial, persistent=self._search_threshold
         )  # a typed one wins over a saved one
+        # Of the epoch so far; buffers, so that a resumed epoch goes on.
         self.loss_sum: Tensor
-        self.register_buffer("loss_sum", torch.zeros(2, dtype=torch.float64))  # sum and count: survives a resume
+        self.register_buffer("loss_sum", torch.zeros((), dtype=torch.float64))
+        self.loss_count: Tensor
+        self.register_buffer("loss_count", torch.zeros((), dtype=torch.float64))
         self.running = RunningConfusion(mode=mode, num_classes=num_classes)
         self.search = ThresholdSearch() if self._search_threshold else None
         self.validation = SegmentationReport(mode=mode, num_classes=num_classes, class_names=class_names, surface=False)
         self.report = SegmentationReport(
             mode=mode, num_classes=num_classes, class_names=class_names, tolerance=tolerance
         )
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - any attribute
+        """Set an attribute; the one that Lightning sets fifty times a step without looking for parameters in it."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build optimizer and schedule over the horizon that the trainer derives."""
@@ -152,8 +162,8 @@ class SegmentationTask(LightningModule):
             extra = torch.stack([self.loss(head, batch["mask"], batch["valid"]) for head in aux])
             loss = loss + self.aux_weight * extra.mean()
         detached = loss.detach()
-        self.loss_sum[0] += detached
-        self.loss_sum[1] += 1
+        self.loss_sum.add_(detached)
+        self.loss_count.add_(1)
         self.running.update(logits.detach(), batch["mask"], batch["valid"])
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -162,12 +172,13 @@ class SegmentationTask(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and its figures at threshold 0.5, then start anew."""
-        total = self.loss_sum.clone()
+        total = torch.stack((self.loss_sum, self.loss_count))
         if self.trainer.world_size > 1:
             total = self.trainer.strategy.reduce(total, reduce_op="sum")
         figures = {f"train/{name}": value for name, value in self.running.compute().items()}
         self.log_dict({"train/loss": (total[0] / total[1].clamp(min=1)).float(), **figures}, prog_bar=False)
         self.loss_sum.zero_()
+        self.loss_count.zero_()
         self.running.reset()
 
     def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> Prediction:
