@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import neurotrain
 from neurotrain.app.run_directory import ResumeError
@@ -161,3 +162,18 @@ def test_two_ranks_share_one_run_directory(data: Path, tmp_path: Path) -> None:
     assert summary["metrics"]["test/dice"] > 0
     with (tmp_path / "run" / "test_samples.csv").open(newline="") as file:
         assert len([row for row in csv.DictReader(file) if row["observer"] == "network"]) == 2
+
+
+def test_a_flat_folder_of_ones_own_trains_and_says_that_nothing_was_tested(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a", "b", "c"):
+        for folder, depth in (("images", 255), ("masks", 1)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            pixels = (torch.rand(48, 48, generator=generator) > 0.5).to(torch.uint8) * depth
+            Image.fromarray(pixels.numpy()).save(tmp_path / folder / f"{name}.png")
+    overrides = [text for text in _small(tmp_path, tmp_path / "run") if not text.startswith(("data=", "data.dataset"))]
+    own = ["data=folder", f"data.dataset.root={tmp_path}"]
+    run = neurotrain.train(neurotrain.compose("drive_unet", [*overrides, *own]))
+    assert not any(name.startswith("test/") for name in run.metrics)
+    assert "no labelled test split" in (run.directory / "log.txt").read_text()
+    assert json.loads((run.directory / "summary.json").read_text())["synthetic"] is False

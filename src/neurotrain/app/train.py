@@ -31,6 +31,7 @@ from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, 
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
 from neurotrain.callbacks import NonFiniteLossError
+from neurotrain.data import SegmentationDataModule
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ def _run_stage(
             _load_weights(model, Path(ckpt))
         resume_from = None if directory.checkpoint is None else str(directory.checkpoint)
         trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        if values["test"] and not trainer.interrupted:
+        if values["test"] and not trainer.interrupted and _has_test_split(data):
             best = str(directory.checkpoints / "best.ckpt") if values["test_weights"] == "best" else None
             trainer.test(model, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
         return None
@@ -208,6 +209,13 @@ def _run_stage(
         return None
     keep = None if keep_predictions else False  # None: wherever the strategy can return them
     return trainer.predict(model, datamodule=data, ckpt_path=ckpt, return_predictions=keep, weights_only=True)
+
+
+def _has_test_split(data: LightningDataModule) -> bool:
+    if isinstance(data, SegmentationDataModule) and "test" not in data.dataset.splits:
+        logger.warning("%s has no labelled test split: the run ends without a test", data.dataset.name)
+        return False
+    return True
 
 
 def _load_weights(model: LightningModule, path: Path) -> None:
