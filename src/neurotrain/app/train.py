@@ -86,7 +86,7 @@ def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
     """
     _check_stage(config.values)
     directory = _directory(config.values)
-    if rank_zero_only.rank == 0:
+    if _is_first_rank():
         directory.write_start(config)
     values = config.bound_to(directory.path)
     torch.set_float32_matmul_precision(values["matmul_precision"])
@@ -119,6 +119,11 @@ def _check_stage(values: Mapping[str, Any]) -> None:
         problems.append(Problem("ckpt", f"no checkpoint at {ckpt}", None))
     if problems:
         raise ConfigurationError(problems)
+
+
+def _is_first_rank() -> bool:
+    """Whether this process is rank 0, as far as the launcher's environment says before a Trainer exists."""
+    return rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _directory(values: Mapping[str, Any]) -> RunDirectory:
@@ -270,7 +275,7 @@ def _logged(directory: RunDirectory) -> Generator[None]:
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     ours.setLevel(logging.INFO)
-    if rank_zero_only.rank == 0:
+    if _is_first_rank():
         ours.addHandler(terminal)
     earlier = [(handler, handler.level) for handler in theirs.handlers]
     for handler in theirs.handlers:
