@@ -2,22 +2,40 @@
 
 from neurotrain.storage.base import (
     AccessDeniedError,
+    AddressRefusedError,
+    ChangedError,
     DeadlineError,
+    InvalidKeyError,
     ObjectInfo,
     ObjectNotFoundError,
     Storage,
     StorageError,
     TransientError,
     TruncatedError,
+    UnsupportedOperationError,
 )
+from neurotrain.storage.local import LocalStorage
+from neurotrain.storage.memory import MemoryStorage
+from neurotrain.storage.opening import open_storage
+from neurotrain.storage.retry import RetryPolicy
+from neurotrain.storage.statistics import Statistics
 
 __all__ = [
     "AccessDeniedError",
+    "AddressRefusedError",
+    "ChangedError",
     "DeadlineError",
+    "InvalidKeyError",
+    "LocalStorage",
+    "MemoryStorage",
     "ObjectInfo",
     "ObjectNotFoundError",
+    "RetryPolicy",
+    "Statistics",
     "Storage",
     "StorageError",
     "TransientError",
     "TruncatedError",
+    "UnsupportedOperationError",
+    "open_storage",
 ]

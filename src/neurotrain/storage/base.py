@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from neurotrain.storage.keys import redact
+from neurotrain.storage.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +36,17 @@ class StorageError(OSError):
     Args:
         uri: of the object or prefix; credentials, query strings and tokens in it are not shown.
         reason: what went wrong.
+
+    Example:
+        >>> print(StorageError("https://ann:pw@host.org/a.png?token=1", "500 Internal Server Error"))
+        https://***@host.org/a.png?***: 500 Internal Server Error
     """
 
     transient = False
     """Whether the same call may succeed later."""
 
     def __init__(self, uri: str, reason: str) -> None:
+        uri, reason = redact(uri), redact(reason)
         # Both travel through pickling between processes, which calls the constructor with ``args``.
         super().__init__(uri, reason)
         self.uri = uri
@@ -53,6 +63,24 @@ class ObjectNotFoundError(StorageError):
 
 class AccessDeniedError(StorageError):
     """The credentials do not allow it, or there are none."""
+
+
+class AddressRefusedError(AccessDeniedError):
+    """The address is private, or no web address at all, and was not allowed by name."""
+
+
+class InvalidKeyError(StorageError, ValueError):
+    """The key cannot name an object below the root: it is absolute, climbs out, or follows a link that leads out."""
+
+
+class UnsupportedOperationError(StorageError):
+    """This backend cannot do that at all."""
+
+
+class ChangedError(StorageError):
+    """The object became another one while it was read."""
+
+    transient = True
 
 
 class TruncatedError(StorageError):
@@ -75,14 +103,31 @@ class Storage(ABC):
     """Bytes by key below one root.
 
     Keys are relative, with ``/`` between parts, and never leave the root. Instances are picklable, hold no connection
-    while pickled, and work after ``fork`` and in spawned processes. Every method raises :class:`StorageError`'s children
-    and nothing else of its backend's.
+    while pickled, and work after ``fork`` and in spawned processes; threads may share one. Every method raises
+    :class:`StorageError`'s children and nothing else of its backend's.
+
+    Example:
+        >>> from neurotrain.storage import MemoryStorage
+        >>> storage = MemoryStorage(name="example")
+        >>> _ = storage.write("train/a.txt", b"first")
+        >>> _ = storage.write("train/b.txt", b"second")
+        >>> [info.key for info in storage.list("train/")]
+        ['train/a.txt', 'train/b.txt']
+        >>> storage.read("train/b.txt", start=3, length=2)
+        b'on'
+        >>> storage.exists("train/c.txt")
+        False
     """
 
     @property
     @abstractmethod
     def uri(self) -> str:
         """Root, for messages and manifests: no secrets in it."""
+
+    @property
+    def identity(self) -> str:
+        """What tells this root from every other one; the URI, and the server where the URI does not name it."""
+        return self.uri
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -124,3 +169,68 @@ class Storage(ABC):
     def uri_of(self, key: str) -> str:
         """URI of one object, for messages."""
         return f"{self.uri.rstrip('/')}/{key}"
+
+    def read_many(self, keys: Iterable[str]) -> Iterator[bytes | StorageError]:
+        """Read objects and yield them in the order of ``keys``; remote backends fetch several at once, and no more.
+
+        Args:
+            keys: which; consumed only as fast as the results are taken.
+
+        Returns:
+            The bytes of each object, or the error that stands in its place: one bad object costs only itself.
+        """
+        for key in keys:
+            try:
+                yield self.read(key)
+            except StorageError as error:
+                yield error
+
+    def download(self, key: str, path: Path, *, part_bytes: int = 16 << 20) -> ObjectInfo:
+        """Bring an object into a local file in parts: whole or not at all, and continued where a killed one stopped.
+
+        Args:
+            key: which object.
+            path: the file; it appears, or is replaced, when it is complete. Until then its parts are kept beside it.
+            part_bytes: size of one read.
+
+        Returns:
+            What was downloaded.
+
+        Raises:
+            ChangedError: if the object became another one meanwhile.
+            TruncatedError: if fewer bytes came than there are.
+        """
+        info = self.stat(key)
+        name = hashlib.blake2b(repr((info.size, info.etag, self.identity, key)).encode(), digest_size=8).hexdigest()
+        part = path.with_name(f".neurotrain-{name}.part")
+        with part.open("ab") as file:
+            if info.etag is None:  # nothing tells whether the rest belongs to what is already here
+                file.truncate(0)
+            while info.size is None or file.tell() < info.size:
+                chunk = self.read(key, start=file.tell(), length=part_bytes)
+                file.write(chunk)
+                if len(chunk) < part_bytes:
+                    break
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        if self.stat(key) != info:
+            part.unlink()
+            raise ChangedError(self.uri_of(key), "another object came in its place during the download")
+        if info.size is not None and size != info.size:
+            part.unlink()
+            raise TruncatedError(self.uri_of(key), f"{size} of {info.size} bytes arrived")
+        part.replace(path)
+        return info
+
+    def statistics(self) -> Statistics:
+        """What this instance did in this process; zeros where a backend does not count."""
+        return Statistics()
+
+    def close(self) -> None:
+        """Give connections back, where there are any; the next call opens new ones."""
+        return
+
+    def __repr__(self) -> str:
+        """Class and root: no secrets."""
+        return f"{type(self).__name__}({self.uri})"
