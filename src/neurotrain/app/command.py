@@ -6,6 +6,7 @@ import atexit
 import gc
 import sys
 
+from neurotrain.app.deferred import defer_torchmetrics
 from neurotrain.app.overrides import folders
 
 HELP_FLAGS = frozenset({"-h", "--help"})
@@ -38,6 +39,7 @@ def main() -> None:
         return
     # The imports below make about a million objects that stay: collecting in between finds nothing and takes a second.
     gc.disable()
+    defer_torchmetrics()
     from neurotrain.app.train import launch
 
     gc.freeze()
