@@ -99,15 +99,15 @@ def masked_loss(logits: Tensor, label: Tensor, field: Tensor) -> Tensor:
     return cross_entropy + 0.25 * (1 - dice)
 
 
-def train(samples: list[Sample], network: nn.Module, *, steps: int, batch: int, size: int) -> None:
-    """Train with AdamW, a cosine schedule, gradient clipping and bfloat16."""
+def train(samples: list[Sample], network: nn.Module, *, steps: int, batch: int, size: int, bfloat16: bool) -> None:
+    """Train with AdamW, a cosine schedule and gradient clipping."""
     generator = torch.Generator().manual_seed(0)
     network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
     for _ in range(steps):
         image, label, field = draw(samples, batch=batch, size=size, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits = network(image.contiguous(memory_format=torch.channels_last))
         optimizer.zero_grad()
         masked_loss(logits, label, field).backward()
@@ -124,11 +124,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=128, help="edge of the patches")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
+    parser.add_argument("--bfloat16", action="store_true", help="train under autocast")
     parser.add_argument("--stamp", type=Path, help="file for the time of the last step's end")
     given = parser.parse_args()
     torch.manual_seed(0)
     network = UNet(given.widths)
-    train(load(given.folder), network, steps=given.steps, batch=given.batch, size=given.size)
+    samples = load(given.folder)
+    train(samples, network, steps=given.steps, batch=given.batch, size=given.size, bfloat16=given.bfloat16)
     finished = time.time()
     if given.stamp is not None:
         parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -19,6 +19,8 @@ from tempfile import TemporaryDirectory
 
 from harness import Options, Result, interleaved, main
 
+from neurotrain.app.precision import fastest_precision
+
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
 GOAL = 1.3
@@ -78,7 +80,8 @@ def ours(data: Path, stamp: Path, *, images: int) -> list[str]:
 def theirs(data: Path, stamp: Path) -> list[str]:
     """The hand-written script on the images that ours has rendered, in a folder named by its settings."""
     (images,) = (data / "synthetic").iterdir()
-    return [sys.executable, str(HERE / "handwritten_drive.py"), str(images), "--stamp", str(stamp)]
+    command = [sys.executable, str(HERE / "handwritten_drive.py"), str(images), "--stamp", str(stamp)]
+    return [*command, "--bfloat16"] if fastest_precision() == "bf16-mixed" else command
 
 
 def benchmark(options: Options) -> Iterator[Result]:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neurotrain.app.overrides import EXPERIMENT, config_folder, force_values, substituted, user_folder
+from neurotrain.app.precision import fastest_precision
 from neurotrain.app.registry import OWNED_BY_THE_RUN, register
 from neurotrain.app.settings import RunSettings
 from neurotrain.app.strict import ConfigurationError, Problem, check
@@ -59,8 +60,9 @@ class Configuration:
 
 
 def prepare() -> None:
-    """Register nodes and the user's folder; safe to call twice."""
+    """Register nodes, resolvers and the user's folder; safe to call twice."""
     register()
+    OmegaConf.register_new_resolver("fastest_precision", fastest_precision, replace=True)
     if UserFolder not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserFolder)
 
