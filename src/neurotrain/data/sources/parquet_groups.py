@@ -1,0 +1,201 @@
+"""Decoded row groups of Parquet files: kept in memory up to a bound, or decoded once into files that are mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neurotrain.data.sources.arrow_fields import ArrowFields, extract, flattened
+from neurotrain.data.sources.base import SampleFormatError
+from neurotrain.data.sources.columns import Column
+from neurotrain.data.sources.parquet_footer import ParquetFooter
+from neurotrain.data.sources.ranged_file import RangedFile
+from neurotrain.storage import ChangedError, LocalStorage, Storage, StorageError
+
+MOST_OPEN = 256
+"""Row groups held at once, whatever their size: a mapped one holds a file descriptor."""
+
+
+class _Held(NamedTuple):
+    fields: ArrowFields
+    bytes: int
+
+
+class RowGroups:
+    """Row groups by number, each decoded when it is first read.
+
+    A process has its own: after ``fork`` and unpickling it starts empty. What was decoded into ``decoded_dir`` is there
+    for all processes and later runs; a file there is whole or absent.
+
+    Args:
+        storage: holds the files.
+        footers: of the files.
+        columns: by field; nothing else is read.
+        cache_bytes: of decoded row groups in memory; one row group is kept even if it is larger.
+        decoded_dir: folder for decoded row groups, to be mapped instead of kept in memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        footers: Sequence[ParquetFooter],
+        columns: Mapping[str, Column],
+        cache_bytes: int,
+        decoded_dir: Path | None,
+    ) -> None:
+        self._storage, self._footers, self._columns = storage, footers, dict(columns)
+        self._cache_bytes, self._decoded_dir = cache_bytes, decoded_dir
+        layout = repr([(field, column.path) for field, column in columns.items()])
+        self._layout = hashlib.blake2b(layout.encode(), digest_size=8).hexdigest()
+        self._start_empty()
+
+    def __getstate__(self) -> dict[str, object]:
+        """All but what is held: another process fills its own."""
+        mine = ("_held", "_broken", "_lock", "_bytes", "_process", "_files")
+        return {name: value for name, value in self.__dict__.items() if name not in mine}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Start empty."""
+        self.__dict__.update(state)
+        self._start_empty()
+
+    def fields(self, file: int, group: int) -> ArrowFields:
+        """The fields of a row group.
+
+        Args:
+            file: number of the file.
+            group: number of the row group in it.
+
+        Returns:
+            Reader of its rows.
+
+        Raises:
+            StorageError: if the file cannot be read.
+            SampleFormatError: if it cannot be decoded.
+        """
+        if self._process != os.getpid():
+            self._start_empty()
+        key = (file, group)
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None:
+                self._held.move_to_end(key)
+                return held.fields
+            if key in self._broken:  # every row of it asks again: once is enough to know
+                raise SampleFormatError(self._broken[key])
+            held = self._load(file, group)
+            self._held[key] = held
+            self._bytes += held.bytes
+            while len(self._held) > 1 and (self._bytes > self._cache_bytes or len(self._held) > MOST_OPEN):
+                _, dropped = self._held.popitem(last=False)
+                self._bytes -= dropped.bytes
+            return held.fields
+
+    def _start_empty(self) -> None:
+        self._held: OrderedDict[tuple[int, int], _Held] = OrderedDict()
+        self._broken: dict[tuple[int, int], str] = {}
+        self._files: dict[int, pq.ParquetFile] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def _load(self, file: int, group: int) -> _Held:
+        try:
+            if self._decoded_dir is None:
+                table = self._decode(file, group)
+                return _Held(ArrowFields(table=table, columns=flattened(self._columns)), table.nbytes)
+            path = self._decoded_dir / f"{self._footers[file].digest}-{self._layout}-{group}.arrow"
+            table = _mapped(path)
+            if table is None:
+                _write(self._decode(file, group), path)
+                table = _mapped(path)
+                assert table is not None
+            return _Held(ArrowFields(table=table, columns=flattened(self._columns)), 0)
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            message = f"{self._footers[file].uri}: row group {group} is corrupted: {error}"
+            self._broken[file, group] = message
+            raise SampleFormatError(message) from error
+
+    def _decode(self, file: int, group: int) -> pa.Table:
+        names = [column.name for column in self._columns.values()]
+        # Threads of Arrow do not live on in a forked worker; workers are the parallelism here.
+        table = self._open(file).read_row_group(group, columns=names, use_threads=False)
+        return extract(table, self._columns)
+
+    def _open(self, file: int) -> pq.ParquetFile:
+        if file not in self._files:
+            footer = self._footers[file]
+            if len(self._files) >= MOST_OPEN:
+                self._files.pop(next(iter(self._files)))
+            self._files[file] = _opened(self._storage, footer)
+        return self._files[file]
+
+
+def read_columns(storage: Storage, footer: ParquetFooter, *, columns: Sequence[str], groups: Sequence[int]) -> pa.Table:
+    """Some columns of some row groups of a file at once.
+
+    Args:
+        storage: holds the file.
+        footer: of the file.
+        columns: dotted names.
+        groups: numbers of row groups.
+
+    Returns:
+        Their rows, in order.
+
+    Raises:
+        StorageError: if the file cannot be read.
+        SampleFormatError: if it cannot be decoded.
+    """
+    try:
+        return _opened(storage, footer).read_row_groups(list(groups), columns=list(columns), use_threads=False)
+    except StorageError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise SampleFormatError(f"{footer.uri}: columns {list(columns)} are corrupted: {error}") from error
+
+
+def _opened(storage: Storage, footer: ParquetFooter) -> pq.ParquetFile:
+    if isinstance(storage, LocalStorage):
+        file = pa.memory_map(str(storage.path_of(footer.key)))
+    else:
+        file = pa.PythonFile(RangedFile(storage=storage, key=footer.key, size=footer.size), mode="r")
+    if file.size() != footer.size:
+        raise ChangedError(footer.uri, f"has {file.size()} bytes now, had {footer.size} when its footer was read")
+    return pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=False, page_checksum_verification=True)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Write beside the place and rename: two processes that decode the same row group both end with a whole file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        place = Path(file.name)
+        try:
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+            place.replace(path)
+        except BaseException:
+            place.unlink(missing_ok=True)
+            raise
+
+
+def _mapped(path: Path) -> pa.Table | None:
+    """The table of a file without copying it; None where there is none, or not a whole one."""
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
