@@ -14,10 +14,12 @@ from neurotrain.storage.base import (
     TruncatedError,
     UnsupportedOperationError,
 )
+from neurotrain.storage.http import HttpStorage, UrlStorage
 from neurotrain.storage.local import LocalStorage
 from neurotrain.storage.memory import MemoryStorage
 from neurotrain.storage.opening import open_storage
 from neurotrain.storage.retry import RetryPolicy
+from neurotrain.storage.s3 import S3Storage
 from neurotrain.storage.statistics import Statistics
 
 __all__ = [
@@ -25,17 +27,20 @@ __all__ = [
     "AddressRefusedError",
     "ChangedError",
     "DeadlineError",
+    "HttpStorage",
     "InvalidKeyError",
     "LocalStorage",
     "MemoryStorage",
     "ObjectInfo",
     "ObjectNotFoundError",
     "RetryPolicy",
+    "S3Storage",
     "Statistics",
     "Storage",
     "StorageError",
     "TransientError",
     "TruncatedError",
     "UnsupportedOperationError",
+    "UrlStorage",
     "open_storage",
 ]

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from neurotrain.storage.base import Storage
+from neurotrain.storage.http import HttpStorage
 from neurotrain.storage.keys import redact
 from neurotrain.storage.local import LocalStorage
 from neurotrain.storage.memory import MemoryStorage
+from neurotrain.storage.s3 import S3Storage
 
 
 def open_storage(uri: str, **options: object) -> Storage:
@@ -70,7 +72,22 @@ def _memory(_: str, rest: str) -> _Located:
     return MemoryStorage, {"name": rest}
 
 
-_SCHEMES: Mapping[str, Callable[[str, str], _Located]] = {"file": _local, "memory": _memory}
+def _s3(_: str, rest: str) -> _Located:
+    bucket, _, prefix = rest.partition("/")
+    return S3Storage, {"bucket": bucket, "prefix": prefix}
+
+
+def _web(scheme: str, rest: str) -> _Located:
+    return HttpStorage, {"base_url": f"{scheme}://{rest}"}
+
+
+_SCHEMES: Mapping[str, Callable[[str, str], _Located]] = {
+    "file": _local,
+    "http": _web,
+    "https": _web,
+    "memory": _memory,
+    "s3": _s3,
+}
 
 
 def _check_options(constructor: type[Storage], located: Mapping[str, Any], options: Mapping[str, object]) -> None:
