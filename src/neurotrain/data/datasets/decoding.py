@@ -42,7 +42,12 @@ EXTENSIONS = frozenset(
 )
 """File name endings (lower case) that count as an image."""
 
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
+"""What Pillow's decoders raise at bytes that they cannot make sense of."""
+
+
+class PixelError(ValueError):
+    """The pixels of a picture cannot mean what they should."""
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -77,14 +82,10 @@ def read_image(path: Path, *, channels: Literal[1, 3] = 3) -> Tensor:
         DatasetError: if the file cannot be decoded, or stores numbers of unknown range (32-bit integers, floats).
     """
     with _opened(path) as image:
-        if image.mode in ("I", "F"):
-            raise DatasetError.single("unreadable", path, f"pixels of mode {image.mode} have no known range")
-        if image.mode.startswith("I;16"):
-            pixels, full_scale = np.array(image)[..., None].astype(np.float32), 65535
-        else:
-            pixels, full_scale = np.array(image.convert("RGB" if channels == 3 else "L")), 255
-    image_CHW = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-    return image_CHW.expand(channels, -1, -1).contiguous().float().div_(full_scale)
+        try:
+            return intensities_of(image, channels=channels)
+        except PixelError as error:
+            raise DatasetError.single("unreadable", path, str(error)) from error
 
 
 def read_values(path: Path) -> Tensor:
@@ -103,20 +104,10 @@ def read_values(path: Path) -> Tensor:
         DatasetError: if the file cannot be decoded or is coloured.
     """
     with _opened(path) as image:
-        if image.mode == "P" and _is_grey(image.getpalette("RGB") or []):
-            values = np.array(image.convert("L"))
-        elif image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
-            values = np.array(image)
-        elif image.mode in ("LA", "PA"):
-            values = np.array(image)[..., 0]
-        elif image.mode in ("RGB", "RGBA"):
-            values = np.array(image)[..., :3]
-            if not bool((values == values[..., :1]).all()):
-                raise DatasetError.single("invalid labels", path, "is a colour picture, expected one value a pixel")
-            values = values[..., 0]
-        else:
-            raise DatasetError.single("invalid labels", path, f"has mode {image.mode}, expected whole numbers")
-    return torch.from_numpy(values.astype(np.int64))
+        try:
+            return values_of(image)
+        except PixelError as error:
+            raise DatasetError.single("invalid labels", path, str(error)) from error
 
 
 def read_binary(path: Path) -> Tensor:
@@ -132,13 +123,61 @@ def read_binary(path: Path) -> Tensor:
         DatasetError: if the file cannot be decoded or holds another value.
     """
     values = read_values(path)
+    try:
+        return binary_of(values)
+    except PixelError as error:
+        raise DatasetError.single("invalid labels", path, str(error)) from error
+
+
+def intensities_of(image: Image, *, channels: Literal[1, 3]) -> Tensor:
+    """Pixels of an opened picture; see :func:`read_image`.
+
+    Raises:
+        PixelError: if it stores numbers of unknown range.
+    """
+    if image.mode in ("I", "F"):
+        raise PixelError(f"pixels of mode {image.mode} have no known range")
+    if image.mode.startswith("I;16"):
+        pixels, full_scale = np.array(image)[..., None].astype(np.float32), 65535
+    else:
+        pixels, full_scale = np.array(image.convert("RGB" if channels == 3 else "L")), 255
+    image_CHW = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+    return image_CHW.expand(channels, -1, -1).contiguous().float().div_(full_scale)
+
+
+def values_of(image: Image) -> Tensor:
+    """Stored values of an opened label picture; see :func:`read_values`.
+
+    Raises:
+        PixelError: if it is coloured.
+    """
+    if image.mode == "P" and _is_grey(image.getpalette("RGB") or []):
+        values = np.array(image.convert("L"))
+    elif image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
+        values = np.array(image)
+    elif image.mode in ("LA", "PA"):
+        values = np.array(image)[..., 0]
+    elif image.mode in ("RGB", "RGBA"):
+        values = np.array(image)[..., :3]
+        if not bool((values == values[..., :1]).all()):
+            raise PixelError("is a colour picture, expected one value a pixel")
+        values = values[..., 0]
+    else:
+        raise PixelError(f"has mode {image.mode}, expected whole numbers")
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def binary_of(values: Tensor) -> Tensor:
+    """Two values as bool; see :func:`read_binary`.
+
+    Raises:
+        PixelError: if there is another value than 0 and 255, or 0 and 1.
+    """
     high = max(int(values.max()), 1)
     on = values == high
     if high not in (1, 255) or not bool((on | (values == 0)).all()):
         found = ", ".join(str(int(value)) for value in values.unique()[:8])
-        raise DatasetError.single(
-            "invalid labels", path, f"is not binary: holds {found}, expected 0 and 255 (or 0 and 1)"
-        )
+        raise PixelError(f"is not binary: holds {found}, expected 0 and 255 (or 0 and 1)")
     return on
 
 
@@ -173,5 +212,5 @@ def _opened(path: Path) -> Generator[Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         detail = f"is larger than PIL.Image.MAX_IMAGE_PIXELS allows ({error}): refused as a decompression bomb"
         raise DatasetError.single("unreadable", path, detail) from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise DatasetError.single("unreadable", path, f"cannot be decoded ({type(error).__name__}: {error})") from error

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from neurotrain.batch import SegmentationMode
 from neurotrain.data.datasets.base import Record, Scan, SegmentationDataset
-from neurotrain.data.datasets.decoding import read_binary, read_image, read_values
+from neurotrain.data.datasets.decoding import PixelError, read_image, read_values
+from neurotrain.data.datasets.labels import check_classes, labels_of
 from neurotrain.data.datasets.layout import attach, find
 from neurotrain.data.datasets.problems import DatasetError
 
@@ -68,7 +68,7 @@ class ImageMaskFolder(SegmentationDataset):
     ) -> None:
         """Take the settings; nothing on disk is touched yet."""
         super().__init__(root=root)
-        _check_classes(mode, num_classes, class_names)
+        check_classes(mode, num_classes, class_names)
         self.name, self.mode, self.num_classes = name, mode, num_classes
         default = ("foreground",) if mode == "binary" else tuple(f"class{number}" for number in range(num_classes))
         self.class_names = default if class_names is None else tuple(class_names)
@@ -153,41 +153,13 @@ class ImageMaskFolder(SegmentationDataset):
 
     def _labels(self, path: Path) -> Tensor:
         """int64 ``(H, W)`` labels of one file, checked."""
-        classes = self.num_classes if self.mode == "multiclass" else 2
-        if classes == 2 and self.label_map is None and self.ignore_value is None and self.mode != "multiclass":
-            return read_binary(path).long()
-        values = read_values(path)
-        stored, where = values.unique(return_inverse=True)
-        label_map = self.label_map if self.label_map is not None else _DEFAULT_MAP[self.mode]
-        mapped = [
-            0 if value == self.ignore_value else label_map.get(value, value) for value in map(int, stored.tolist())
-        ]
-        wrong = [int(value) for value, label in zip(stored, mapped, strict=True) if not 0 <= label < classes]
-        if wrong:
-            found = ", ".join(map(str, wrong[:8]))
-            detail = f"holds {found}: no label of {self.mode} (0 to {classes - 1}) and not named by label_map"
-            raise DatasetError.single("invalid labels", path, detail)
-        return torch.tensor(mapped, dtype=torch.int64)[where]
-
-
-_DEFAULT_MAP: Mapping[SegmentationMode, Mapping[int, int]] = {
-    "binary": {255: 1},
-    "multilabel": {255: 1},
-    "multiclass": {},
-}
-
-
-def _check_classes(mode: SegmentationMode, num_classes: int, class_names: tuple[str, ...] | None) -> None:
-    modes = get_args(SegmentationMode)
-    if mode not in modes:
-        near = difflib.get_close_matches(str(mode), modes, n=1, cutoff=0.0)[0]
-        raise ValueError(f"mode={mode!r}: one of {', '.join(modes)}; nearest: {near!r}")
-    least, most = {"binary": (1, 1), "multiclass": (2, num_classes), "multilabel": (1, num_classes)}[mode]
-    if not least <= num_classes <= most:
-        raise ValueError(
-            f"num_classes={num_classes}: {mode} has at least {least} and binary exactly 1; nearest: {least}"
-        )
-    if class_names is None and mode == "multilabel":
-        raise ValueError("class_names=None: multilabel masks lie in one folder a label, their names are needed")
-    if class_names is not None and len(class_names) != num_classes:
-        raise ValueError(f"class_names={tuple(class_names)!r}: {num_classes} names are needed, one a class")
+        try:
+            return labels_of(
+                read_values(path),
+                mode=self.mode,
+                num_classes=self.num_classes,
+                label_map=self.label_map,
+                ignore_value=self.ignore_value,
+            )
+        except PixelError as error:
+            raise DatasetError.single("invalid labels", path, str(error)) from error

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+LISTED = 10
+"""Problems named in a message before it only counts."""
+
+CAPTION_FILE = "caption_file"
+"""Columns that begin so tell the text file that a caption was read from: they are in the index, not in samples."""
+
 Field = bytes | str | int | float
-"""One raw field: an encoded file (JPEG, PNG, TIFF, GIF, npy, …) as bytes, a caption as str, a label as int, a number."""
+"""One raw field: an encoded file (JPEG, PNG, TIFF, GIF, npy, …) as bytes, a caption as str, a label or a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +26,8 @@ class RawSample:
         id: unique within its source, stable between runs and machines.
         source: name of the source.
         uri: where it came from, for messages and the ledger of bad samples; no secrets in it.
-        fields: by name: ``image``, ``mask``, ``valid``, ``caption``, ``label``, ``video``, ``conditioning``, or a column's.
+        fields: by name: ``image``, ``mask``, ``valid``, ``caption``, ``label``, ``video``, or a column's. One field of
+            several files has a field for each: ``mask/<label>``, ``conditioning/<name>``, ``video/<frame>``.
         identity: etag or hash of the content by field, for caches; a field that has none is absent.
     """
 
@@ -34,8 +41,8 @@ class RawSample:
 class Source(ABC):
     """Random access to raw samples.
 
-    :meth:`setup` finds or builds the index; before it nothing else works. Afterwards an instance is picklable and safe to
-    read from forked and spawned workers, and ``len`` and the order of entries never change.
+    :meth:`setup` finds or builds the index; before it nothing else works. Afterwards an instance is picklable and safe
+    to read from forked and spawned workers, and ``len`` and the order of entries never change.
     """
 
     def __init__(self, *, name: str) -> None:
@@ -65,8 +72,8 @@ class Source(ABC):
     def table(self) -> pa.Table:
         """The index, one row an entry in the source's order: ``id`` first, then what is known without decoding.
 
-        Columns where the source knows them: ``uri, size, etag, width, height, frames, caption, label, split``, and those
-        of the user's table. Samplers weight and balance by them, buckets read shapes from them.
+        Columns where the source knows them: ``uri, size, etag, width, height, frames, caption, label, split``, and
+        those of the user's table. Samplers weight and balance by them, buckets read shapes from them.
         """
 
     @abstractmethod
@@ -82,7 +89,7 @@ class StreamingSource(ABC):
 
     @abstractmethod
     def stream(self, *, epoch: int, shard: int, shards: int) -> Iterator[RawSample]:
-        """Yield the ``shard``-th of ``shards`` disjoint parts of an epoch, from where :meth:`load_state_dict` left it."""
+        """Yield the ``shard``-th of ``shards`` disjoint parts of an epoch, from where the loaded state left it."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, object]:
@@ -95,3 +102,32 @@ class StreamingSource(ABC):
 
 class SampleFormatError(ValueError):
     """The bytes of one sample are not what they should be: truncated, of another type, too large to decode safely."""
+
+
+class SourceError(ValueError):
+    """A source is not what its settings say; the message lists what is wrong (the first 10 and the count).
+
+    Args:
+        subject: what the problems are about.
+        problems: one line each, at least one.
+
+    Example:
+        >>> print(SourceError("photos", ["masks/a.png: missing"]))
+        photos: 1 problem
+          masks/a.png: missing
+    """
+
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
+        # Both travel through pickling between processes, which calls the constructor with ``args``.
+        super().__init__(subject, problems)
+        self.subject = subject
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        """The count, then the problems."""
+        count = len(self.problems)
+        lines = [f"{self.subject}: {count} problem{'s' if count != 1 else ''}"]
+        lines += [f"  {problem}" for problem in self.problems[:LISTED]]
+        if count > LISTED:
+            lines.append(f"  ... and {count - LISTED} more")
+        return "\n".join(lines)
