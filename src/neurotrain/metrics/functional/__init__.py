@@ -1,5 +1,12 @@
 """Metrics as pure functions of tensors: no state, no configuration, values per image and class."""
 
+from neurotrain.metrics.functional.boxes import box_iou, distance_box_iou, generalized_box_iou
+from neurotrain.metrics.functional.detection import (
+    detection_confusion,
+    detection_precision_recall,
+    mean_average_precision,
+    mean_f1,
+)
 from neurotrain.metrics.functional.labels import predict_labels
 from neurotrain.metrics.functional.overlap import (
     EmptyScore,
@@ -24,11 +31,18 @@ __all__ = [
     "accuracy_from_counts",
     "auroc",
     "auroc_from_histogram",
+    "box_iou",
     "confusion_counts",
+    "detection_confusion",
+    "detection_precision_recall",
     "dice_from_counts",
     "dice_score",
+    "distance_box_iou",
+    "generalized_box_iou",
     "iou_from_counts",
     "iou_score",
+    "mean_average_precision",
+    "mean_f1",
     "normalized_surface_dice",
     "predict_labels",
     "score_histogram",
