@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import warnings
 from bisect import bisect_right
@@ -25,11 +24,10 @@ from neurotrain.data.sources.columns import (
     find_column,
     match_columns,
 )
+from neurotrain.data.sources.objects import find_objects
 from neurotrain.data.sources.parquet_footer import ParquetFooter, read_footers
 from neurotrain.data.sources.parquet_groups import RowGroups, read_columns
-from neurotrain.storage import ObjectInfo, Storage
-
-_WILD = "*?["
+from neurotrain.storage import Storage
 
 
 class ParquetSource(Source):
@@ -42,7 +40,7 @@ class ParquetSource(Source):
     Args:
         name: of the source.
         storage: holds the files.
-        files: keys, or patterns of keys where ``*`` matches any number of folders; read in the order of the keys.
+        files: keys or patterns of them, see :func:`~neurotrain.data.sources.objects.find_objects`.
         columns: field: name of its column, dots lead into nested ones; a struct with a child ``bytes`` stands for it.
             None takes columns of usual names, see :func:`~neurotrain.data.sources.columns.match_columns`.
         filters: all to be met; row groups that cannot meet them are told by their statistics.
@@ -82,9 +80,7 @@ class ParquetSource(Source):
         if cache_bytes < 1:
             raise ValueError(f"cache_bytes={cache_bytes}: at least one row group is always kept, give what it may take")
         self._storage = storage
-        self._patterns = (files,) if isinstance(files, str) else tuple(files)
-        if not self._patterns:
-            raise ValueError(f"files={files!r}: name at least one, or a pattern")
+        self._files = files
         self._given = columns
         self._filters = tuple(filters)
         self._table_columns = tuple(table_columns)
@@ -102,7 +98,7 @@ class ParquetSource(Source):
         """
         if self._footers is not None:
             return
-        footers = read_footers(self._storage, self._objects())
+        footers = read_footers(self._storage, find_objects(self._storage, self._files, key=f"{self.name}: files"))
         self._columns = self._matched(footers)
         # Where a row group begins in all rows, and whose it is.
         self._groups = [(file, group) for file, footer in enumerate(footers) for group in range(len(footer.rows))]
@@ -200,20 +196,6 @@ class ParquetSource(Source):
         if self._footers is None:
             raise RuntimeError(f"{self.name}: call setup() first")
         return self._footers
-
-    def _objects(self) -> list[ObjectInfo]:
-        found: dict[str, ObjectInfo] = {}
-        for pattern in self._patterns:
-            wild = min((pattern.find(mark) for mark in _WILD if mark in pattern), default=-1)
-            if wild < 0:
-                found[pattern] = self._storage.stat(pattern)
-                continue
-            listed = self._storage.list(pattern[:wild])
-            matched = {item.key: item for item in listed if fnmatch.fnmatchcase(item.key, pattern)}
-            if not matched:
-                raise ValueError(f"{self.name}: files={pattern!r}: nothing like it below {self._storage.uri}")
-            found.update(matched)
-        return [found[key] for key in sorted(found)]
 
     def _matched(self, footers: Sequence[ParquetFooter]) -> dict[str, Column]:
         columns = match_columns(footers[0].schema, self._given, subject=f"{self.name}: {footers[0].uri}")

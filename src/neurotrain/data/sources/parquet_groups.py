@@ -8,13 +8,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neurotrain.data.sources.arrow_fields import ArrowFields, extract, flattened
+from neurotrain.data.sources.arrow_files import map_arrow, write_arrow
 from neurotrain.data.sources.base import SampleFormatError
 from neurotrain.data.sources.columns import Column
 from neurotrain.data.sources.parquet_footer import ParquetFooter
@@ -115,10 +115,10 @@ class RowGroups:
                 table = self._decode(file, group)
                 return _Held(ArrowFields(table=table, columns=flattened(self._columns)), table.nbytes)
             path = self._decoded_dir / f"{self._footers[file].digest}-{self._layout}-{group}.arrow"
-            table = _mapped(path)
+            table = map_arrow(path)
             if table is None:
-                _write(self._decode(file, group), path)
-                table = _mapped(path)
+                write_arrow(self._decode(file, group), path)
+                table = map_arrow(path)
                 assert table is not None
             return _Held(ArrowFields(table=table, columns=flattened(self._columns)), 0)
         except StorageError:
@@ -175,27 +175,3 @@ def _opened(storage: Storage, footer: ParquetFooter) -> pq.ParquetFile:
     if file.size() != footer.size:
         raise ChangedError(footer.uri, f"has {file.size()} bytes now, had {footer.size} when its footer was read")
     return pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=False, page_checksum_verification=True)
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    """Write beside the place and rename: two processes that decode the same row group both end with a whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        place = Path(file.name)
-        try:
-            with pa.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-            place.replace(path)
-        except BaseException:
-            place.unlink(missing_ok=True)
-            raise
-
-
-def _mapped(path: Path) -> pa.Table | None:
-    """The table of a file without copying it; None where there is none, or not a whole one."""
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
