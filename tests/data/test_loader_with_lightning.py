@@ -11,7 +11,6 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from neurotrain.data import EpochPlan, PlannedLoader, SampleKey
 
@@ -23,11 +22,11 @@ HALF_EPOCH_VALIDATION = {"max_epochs": 3, "val_check_interval": 2}
 SHORT_EPOCHS = {"max_epochs": 4, "limit_train_batches": 3}
 
 
-class Positions(Dataset[Tensor]):
+class Positions:
     def __init__(self, plan: EpochPlan) -> None:
         self.plan = plan
 
-    def __getitem__(self, key: SampleKey) -> Tensor:
+    def load(self, key: SampleKey) -> Tensor:
         """The key and a random number of the sample's own."""
         return torch.tensor([*key, int(torch.randint(1000, (), generator=self.plan.generator(key)))])
 

@@ -1,4 +1,4 @@
-"""A DataLoader that knows where it is: its order is planned, its position is counted where batches are consumed.
+"""The one loader: its order is planned, its position is counted where batches are consumed, its workers are ours.
 
 Lightning creates the iterator before it tells the epoch, skips the loader's state at the end of an epoch, and asks for
 the length while resuming. All three are met here: workers start at the first batch, a position belongs to one epoch and
@@ -7,133 +7,63 @@ is void in any other, and the length is always the whole epoch's.
 
 from __future__ import annotations
 
-import gc
-import sys
+import hashlib
+import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter  # pyright: ignore[reportPrivateUsage]
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
 
-from neurotrain.data.plan import EpochPlan, SampleKey
+from neurotrain.data.batches import PlannedBatches
+from neurotrain.data.engine import (
+    BadSample,
+    BatchMaker,
+    BatchSource,
+    Delivery,
+    Ledger,
+    LoaderError,
+    LocalStream,
+    PooledStream,
+    Quarantine,
+    Records,
+    SampleSource,
+    StartMethod,
+    Stream,
+    TooManyBadSamplesError,
+    WorkerPool,
+    resident_bytes,
+)
+from neurotrain.data.plan import EpochPlan, Plan, SampleKey
 
-StartMethod = Literal["auto", "fork", "forkserver", "spawn"]
-"""How workers come to life; ``auto`` is ``fork`` on Linux, which shares what is already in RAM, else ``spawn``."""
-
-
-class PlannedBatches(Sampler[list[SampleKey]]):
-    """One rank's share of a plan, batch by batch.
-
-    With ``G = batch_size * world_size``, global batch ``b`` covers the positions ``[b * G, (b + 1) * G)`` of the epoch;
-    rank ``r`` takes every ``world_size``-th of them, from the ``r``-th on. So ``G`` alone decides what is trained on
-    together: 2 ranks of 4 and 1 rank of 8 see the same samples in the same optimizer step.
-
-    Args:
-        plan: the global order.
-        batch_size: samples per batch and rank.
-        rank: of this process.
-        world_size: number of processes.
-        drop_last: leave out the last, partial global batch. Without it ranks may differ in their number of batches,
-            which is right for evaluation (disjoint shares, nobody counted twice) and stalls distributed training.
-
-    Raises:
-        ValueError: if ``rank`` does not fit ``world_size``, or this rank would not get a single batch.
-    """
-
-    def __init__(
-        self, *, plan: EpochPlan, batch_size: int, rank: int = 0, world_size: int = 1, drop_last: bool = True
-    ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: must be at least 1")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank={rank}: world_size={world_size} has the ranks 0 to {world_size - 1}")
-        self.plan = plan
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.drop_last = drop_last
-        self.epoch = 0
-        self.start = 0
-        self.unreal_epochs = 0
-        self._unbegun: Literal["no", "resumed", "announced"] = "no"
-        needed = self.global_batch if drop_last else world_size
-        if len(plan) < needed:
-            raise ValueError(
-                f"batch_size={batch_size} on {world_size} rank(s) needs at least {needed} samples per epoch, "
-                f"the plan has {len(plan)}"
-            )
-
-    @property
-    def global_batch(self) -> int:
-        """Samples that all ranks take together in one step."""
-        return self.batch_size * self.world_size
-
-    @property
-    def sampler(self) -> PlannedBatches:
-        """Itself: Lightning looks for ``set_epoch`` at ``loader.batch_sampler.sampler`` and nowhere nearer."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass. A resumed position survives in its own epoch only.
-
-        Resumed at the end of an epoch under ``max_steps``, Lightning announces the next epoch, asks for none of its
-        batches, and announces the one after that. The first did not happen: numbers are shifted from there on.
-        """
-        epoch -= self.unreal_epochs
-        if epoch == self.epoch:
-            return
-        if self._unbegun == "announced" and epoch == self.epoch + 1:
-            self.unreal_epochs += 1
-            return
-        self.epoch, self.start = epoch, 0
-        if self._unbegun == "resumed":
-            self._unbegun = "announced"
-
-    def begun(self) -> None:
-        """Use a resumed position once. Not part of ``__iter__``, which DataLoader calls twice to start workers."""
-        self.start, self._unbegun = 0, "no"
-
-    def resume(self, *, epoch: int, start: int, unreal_epochs: int) -> None:
-        """Let the next pass over ``epoch`` begin at batch ``start``."""
-        self.epoch, self.start, self.unreal_epochs = epoch, start, unreal_epochs
-        self._unbegun = "resumed"
-
-    def __len__(self) -> int:
-        """Batches of a whole epoch on this rank."""
-        full, rest = divmod(len(self.plan), self.global_batch)
-        return full if self.drop_last else full + (rest > self.rank)
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        """Yield the batches from ``start`` on; later calls of ``set_epoch`` do not reach into a pass that runs."""
-        return self._batches(self.epoch, self.start)
-
-    def _batches(self, epoch: int, start: int) -> Iterator[list[SampleKey]]:
-        order = self.plan.order(epoch)
-        for batch in range(start, len(self)):
-            first = batch * self.global_batch
-            last = min(first + self.global_batch, len(order))
-            positions = range(first + self.rank, last, self.world_size)
-            yield [SampleKey(int(order[position]), epoch, position) for position in positions]
+__all__ = ["PlannedBatches", "PlannedLoader", "StartMethod"]
 
 
-class PlannedLoader(DataLoader[Any]):
-    """DataLoader over a plan, exactly resumable within an epoch.
+class PlannedLoader(Iterable[Any]):
+    """Batches of a plan, exactly resumable within an epoch.
 
-    State is ``(epoch, batches consumed)``: a batch counts when the main process receives it, not when a worker has
+    State is ``(epoch, batches consumed)``: a batch counts when the training loop receives it, not when a worker has
     prefetched it. Resuming jumps there without reading what came before. World size, number of workers and start method
     may change in between as long as ``batch_size * world_size`` stays. A checkpoint belongs after a training step: one
     that is written between fetching a batch and stepping on it counts that batch as trained.
 
+    Workers write into shared memory that is used again and again: tensors of a batch are views of it, and its place is
+    free when the last of them is. Whoever keeps many batches (``list(loader)``) gets copies from then on. Order and
+    bits of the batches are the same for any number of workers. A sample's random numbers belong to its key
+    (``EpochPlan.generator``); the global generators of workers are not seeded, unless ``seed_globals`` is set.
+
     Without a trainer, call :meth:`set_epoch` before each epoch. Use ``Trainer(use_distributed_sampler=False)``.
-    The global random state is never touched.
 
     Args:
-        dataset: map-style; ``dataset[SampleKey]`` gives one sample.
+        dataset: gives one sample by its key, or a whole batch; see ``neurotrain.data.engine.protocols``.
         plan: the global order.
         batch_size: samples per batch and rank.
-        collate: makes a batch of a list of samples.
+        collate: makes a batch of a list of samples. None: samples are mappings; numeric arrays and tensors are stacked
+            to tensors, all other fields listed.
+        ragged: fields to be listed though they are arrays, for their shapes differ within a batch.
         drop_last: see :class:`PlannedBatches`.
         rank: of this process.
         world_size: number of processes.
@@ -144,32 +74,37 @@ class PlannedLoader(DataLoader[Any]):
             CUDA nor more than one thread. ``forkserver`` and ``spawn`` need everything to be picklable.
         timeout: seconds to wait for a batch from workers before giving up; without workers nothing is waited for.
         pin_memory: copy batches to page-locked memory.
+        quarantine: what to do with samples that cannot be loaded; None: the first one ends the pass.
+        ledger: folder for the list of bad samples; None: it is kept in memory only.
+        seed_globals: seed the global generators of ``random``, numpy and torch for each sample, from the plan's
+            identity and the sample's place, and restore them afterwards; for transforms that take no generator.
 
     Raises:
-        ValueError: as :class:`PlannedBatches`; or if ``persistent_workers`` is set without workers.
+        ValueError: as :class:`PlannedBatches`; or if settings have no effect together.
 
     Example:
-        >>> class Squares(Dataset[int]):
-        ...     def __getitem__(self, key: SampleKey) -> int:
-        ...         return key.index**2
+        >>> class Squares:
+        ...     def load(self, key: SampleKey) -> dict[str, int]:
+        ...         return {"square": key.index**2}
         >>> plan = EpochPlan(length=5, shuffle=False)
-        >>> loader = PlannedLoader(dataset=Squares(), plan=plan, batch_size=2, collate=list)
+        >>> loader = PlannedLoader(dataset=Squares(), plan=plan, batch_size=2)
         >>> iterator = iter(loader)
         >>> next(iterator), loader.state_dict()["batch"]
-        ([0, 1], 1)
-        >>> resumed = PlannedLoader(dataset=Squares(), plan=plan, batch_size=2, collate=list)
+        ({'square': [0, 1]}, 1)
+        >>> resumed = PlannedLoader(dataset=Squares(), plan=plan, batch_size=2)
         >>> resumed.load_state_dict(loader.state_dict())
         >>> list(resumed), len(resumed)
-        ([[4, 9]], 2)
+        ([{'square': [4, 9]}], 2)
     """
 
     def __init__(
         self,
         *,
-        dataset: Dataset[Any],
-        plan: EpochPlan,
+        dataset: SampleSource[SampleKey] | BatchSource,
+        plan: EpochPlan | Plan,
         batch_size: int,
-        collate: Callable[[list[Any]], Any],
+        collate: Callable[[list[Any]], Any] | None = None,
+        ragged: Collection[str] = (),
         drop_last: bool = True,
         rank: int = 0,
         world_size: int = 1,
@@ -179,53 +114,72 @@ class PlannedLoader(DataLoader[Any]):
         start_method: StartMethod = "auto",
         timeout: float = 300.0,
         pin_memory: bool = False,
+        quarantine: Quarantine | None = None,
+        ledger: Path | None = None,
+        seed_globals: bool = False,
     ) -> None:
+        _check(num_workers=num_workers, prefetch=prefetch, persistent_workers=persistent_workers, timeout=timeout)
+        if ledger is not None and quarantine is None:
+            raise ValueError(f"ledger={ledger} has no effect without quarantine: the first bad sample ends the pass")
+        self.plan = plan
         self._batches = PlannedBatches(
             plan=plan, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
         )
-        self._position = (0, 0)
-        self._running: weakref.ref[Any] | None = None
-        super().__init__(
-            dataset,
-            batch_sampler=self._batches,
-            num_workers=num_workers,
-            collate_fn=collate,
-            pin_memory=pin_memory,
-            timeout=timeout if num_workers else 0,
-            multiprocessing_context=_context(start_method) if num_workers else None,
-            # Its own: DataLoader otherwise draws one global random number per pass, so a resumed run would differ.
-            generator=torch.Generator().manual_seed(0),
-            prefetch_factor=prefetch if num_workers else None,
-            persistent_workers=persistent_workers,
-            worker_init_fn=_start_worker,
+        self._maker = BatchMaker(
+            source=dataset,
+            make_key=SampleKey,
+            collate=collate,
+            ragged=ragged,
+            quarantine=quarantine,
+            seed=_seed_of(plan),
+            seed_globals=seed_globals,
         )
+        self._workers, self._prefetch, self._persistent = num_workers, prefetch, persistent_workers
+        self._start_method: StartMethod = start_method
+        self._timeout = timeout
+        self._pin_memory = pin_memory
+        self._quarantine = quarantine
+        self._ledger = None if ledger is None else Ledger(folder=ledger, rank=rank, world_size=world_size)
+        self._ledger_is_cut = False
+        self._position = (0, 0)
+        self._kept: WorkerPool | None = None
+        self._running: weakref.ref[WorkerPool] | None = None
+        self._records = Records()
 
     @property
-    def plan(self) -> EpochPlan:
-        """The global order."""
-        return self._batches.plan
+    def batch_sampler(self) -> PlannedBatches:
+        """Where Lightning tells the epoch."""
+        return self._batches
 
     @property
     def global_batch(self) -> int:
         """Samples that all ranks take together in one step."""
         return self._batches.global_batch
 
+    @property
+    def num_workers(self) -> int:
+        """Processes that prepare batches."""
+        return self._workers
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; Lightning does so by itself."""
         self._batches.set_epoch(epoch)
 
-    # DataLoader promises its private iterator class; only Iterator is ever used of it.
-    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __len__(self) -> int:
+        """Batches of the whole epoch on this rank, wherever the next pass begins."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
         """One pass over the rest of the epoch; nothing is read before its first batch is asked for."""
         return _Pass(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Position and identity of the order, of plain values."""
+        """Position, identity of the order and counts, of plain values."""
         epoch, consumed = self._position
         if epoch != self._batches.epoch:
             epoch, consumed = self._batches.epoch, 0
         progress = {"epoch": epoch, "batch": consumed, "unreal_epochs": self._batches.unreal_epochs}
-        return {**progress, **self._identity()}
+        return {**progress, **self._identity(), "records": self._records.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on behind the last consumed batch.
@@ -247,39 +201,115 @@ class PlannedLoader(DataLoader[Any]):
         epoch, batch = int(state_dict["epoch"]), int(state_dict["batch"])
         self._position = (epoch, batch)
         self._batches.resume(epoch=epoch, start=batch, unreal_epochs=int(state_dict["unreal_epochs"]))
+        self._ledger_is_cut = False
+        # Lightning saves what the first rank says; the others cannot know what they had counted.
+        self._records = Records()
+        if self._batches.rank == 0:
+            self._records.load_state_dict(state_dict["records"])
+
+    def statistics(self) -> dict[str, int]:
+        """Counts of this rank since the start of training: ``planned = read + replaced + skipped``.
+
+        They are part of the state. On ranks other than the first, counting begins anew with a resumed run.
+
+        Returns:
+            ``read, replaced, skipped, retried, batches, planned``.
+        """
+        return self._records.statistics.as_dict()
+
+    def bad_samples(self) -> tuple[BadSample, ...]:
+        """What this process found to be bad, in the order of the plan."""
+        return tuple(self._records.bad)
+
+    def telemetry(self) -> dict[str, Any]:
+        """What happened since the last call, of plain values; reading it costs microseconds.
+
+        Returns:
+            ``batches``; ``wait_seconds`` that the training loop waited for them and ``wait_share`` of the time that
+            passed; mean ``queue_depth``; ``retried`` and ``replaced`` in all; ``copies`` of batches because too many
+            were kept; ``rss_bytes`` of this process and the workers; ``shares`` of each source since the start;
+            ``counters`` of the source, such as cache hits.
+        """
+        pool = None if self._running is None else self._running()
+        workers = [] if pool is None or pool.closed else pool.pids
+        told = self._records.told()
+        told["rss_bytes"] = resident_bytes([os.getpid(), *workers])
+        told["copies"] = 0 if pool is None else pool.ring.copies
+        return told
 
     def close(self) -> None:
-        """End the workers of the pass that runs, if any; the next pass starts new ones.
+        """End the workers, if any; the next pass starts new ones. An unfinished pass ends its own when it is freed."""
+        pool = None if self._running is None else self._running()
+        if pool is not None:
+            pool.close()
+        self._kept = None
 
-        An unfinished pass ends its workers when it is freed. Left to the garbage collector, as by an exception whose
-        traceback holds it, that takes 5 seconds a worker: their queues are gone first.
-        """
-        running = None if self._running is None else self._running()
-        if isinstance(running, _MultiProcessingDataLoaderIter):
-            running._shutdown_workers()  # pyright: ignore[reportPrivateUsage] - there is no public way
-        self._iterator = None
+    @property
+    def _iterator(self) -> None:
+        """Lightning's way of saying that it is done with a loader is to set this to None."""
+        return None
+
+    @_iterator.setter
+    def _iterator(self, _: None) -> None:
+        self.close()
 
     def _identity(self) -> dict[str, Any]:
-        batches = self._batches
-        return {
-            "seed": self.plan.seed,
-            "length": self.plan.length,
-            "samples_per_epoch": len(self.plan),
-            "global_batch": batches.global_batch,
-            "drop_last": batches.drop_last,
-            "plan": self.plan.fingerprint(),
-        }
+        batches, plan = self._batches, self.plan
+        given = {"global_batch": batches.global_batch, "drop_last": batches.drop_last, "plan": plan.fingerprint()}
+        if isinstance(plan, EpochPlan):
+            given = {"seed": plan.seed, "length": plan.length, "samples_per_epoch": len(plan), **given}
+        return given
 
-    def _begin(self) -> Iterator[Any]:
-        self._position = (self._batches.epoch, self._batches.start)
-        inner = super().__iter__()
-        self._running = weakref.ref(inner)
+    def _begin(self) -> Stream:
+        epoch, start = self._position = (self._batches.epoch, self._batches.start)
+        if self._ledger is not None and not self._ledger_is_cut:
+            self._ledger.cut(epoch=epoch, step=start)
+            self._ledger_is_cut = True
+        self._records.begin(epoch, start)
+        requests = self._batches.requests()
+        if self._workers:
+            stream: Stream = PooledStream(pool=self._pool(), requests=requests, timeout=self._timeout)
+        else:
+            stream = LocalStream(maker=self._maker, requests=requests)
         self._batches.begun()
-        return inner
+        return stream
 
-    def _count(self) -> None:
+    def _pool(self) -> WorkerPool:
+        if self._kept is not None and not self._kept.closed:
+            return self._kept
+        pool = WorkerPool(
+            maker=self._maker,
+            workers=self._workers,
+            prefetch=self._prefetch,
+            rows=self._batches.batch_size,
+            start_method=self._start_method,
+        )
+        self._running = weakref.ref(pool)
+        self._kept = pool if self._persistent else None
+        self._records.workers_began()
+        return pool
+
+    def _commit(self, delivery: Delivery) -> None:
+        """Count a batch as consumed."""
         epoch, consumed = self._position
         self._position = (epoch, consumed + 1)
+        pool = None if self._running is None else self._running()
+        queued = 0 if pool is None else pool.queued
+        self._records.count(delivery.request, delivery.report, waited=delivery.waited, queued=queued)
+        if consumed + 1 == self._batches.batches(epoch):
+            self._records.statistics.skipped += self._batches.left_out(epoch)
+        if delivery.report.replaced:
+            self._write_down(delivery.report.replaced, epoch)
+
+    def _write_down(self, bad: list[BadSample], epoch: int) -> None:
+        assert self._quarantine is not None
+        if self._ledger is not None:
+            self._ledger.append(bad)
+        samples, allowed = self._batches.samples(epoch), self._quarantine.max_bad_share
+        if self._records.bad_in_epoch > allowed * samples:
+            raise TooManyBadSamplesError(
+                self._records.bad, found=self._records.bad_in_epoch, samples=samples, allowed=allowed
+            )
 
 
 class _Pass(Iterator[Any]):
@@ -287,22 +317,49 @@ class _Pass(Iterator[Any]):
 
     def __init__(self, loader: PlannedLoader) -> None:
         self._loader = loader
-        self._inner: Iterator[Any] | None = None
+        self._stream: Stream | None = None
+        self._over: StopIteration | LoaderError | None = None
 
     def __next__(self) -> Any:  # noqa: ANN401 - whatever collate makes
-        if self._inner is None:
-            self._inner = self._loader._begin()  # pyright: ignore[reportPrivateUsage]
-        batch = next(self._inner)
-        self._loader._count()  # pyright: ignore[reportPrivateUsage]
-        return batch
+        if self._over is not None:
+            raise self._over
+        loader = self._loader
+        try:
+            if self._stream is None:
+                self._stream = loader._begin()  # pyright: ignore[reportPrivateUsage]
+            delivery = self._stream.next()
+            loader._commit(delivery)  # pyright: ignore[reportPrivateUsage]
+        except StopIteration as end:
+            self._end(StopIteration(*end.args), keep_workers=True)
+            raise
+        except BaseException as error:
+            # Going on would leave a batch out.
+            self._end(LoaderError(f"this pass was ended by {type(error).__name__}"), keep_workers=False)
+            raise
+        if loader._pin_memory:  # pyright: ignore[reportPrivateUsage]
+            return apply_to_collection(delivery.batch, Tensor, torch.Tensor.pin_memory)
+        return delivery.batch
+
+    def _end(self, over: StopIteration | LoaderError, *, keep_workers: bool) -> None:
+        self._over = over
+        self._stream = None
+        if not (keep_workers and self._loader._persistent):  # pyright: ignore[reportPrivateUsage]
+            self._loader.close()
 
 
-def _start_worker(worker: int) -> None:
-    # What a fork inherited is the parent's: collecting it here would copy its pages, and finalizers would act twice.
-    gc.freeze()
+def _seed_of(plan: EpochPlan | Plan) -> int:
+    """A number that differs between orders, for what is drawn beside them."""
+    if isinstance(plan, EpochPlan):
+        return plan.seed
+    return int.from_bytes(hashlib.blake2b(plan.fingerprint().encode(), digest_size=8).digest(), "big")
 
 
-def _context(start_method: StartMethod) -> str:
-    if start_method == "auto":
-        return "fork" if sys.platform == "linux" else "spawn"
-    return start_method
+def _check(*, num_workers: int, prefetch: int, persistent_workers: bool, timeout: float) -> None:
+    if num_workers < 0:
+        raise ValueError(f"num_workers={num_workers}: must be at least 0")
+    if prefetch < 1:
+        raise ValueError(f"prefetch={prefetch}: must be at least 1")
+    if persistent_workers and not num_workers:
+        raise ValueError("persistent_workers has no effect with num_workers=0")
+    if timeout <= 0:
+        raise ValueError(f"timeout={timeout}: must be above 0")

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from neurotrain.batch import SegmentationBatch, SegmentationSample
 from neurotrain.data.datasets.base import Record, SegmentationDataset
+from neurotrain.data.engine import worker_number
 from neurotrain.data.plan import EpochPlan, SampleKey
 from neurotrain.data.transforms import Transform
 
@@ -66,7 +67,7 @@ class SampleCache:
         if self._prepare is not None:
             sample = self._prepare(sample, torch.Generator())
         size = _nbytes(sample)
-        if get_worker_info() is None and self._used + size <= self._limit:
+        if worker_number() is None and self._used + size <= self._limit:
             sample = self._kept[record.id] = _owned(sample)
             self._used += size
         return sample
@@ -109,7 +110,7 @@ class PlannedSamples(Dataset[SegmentationSample]):
         """Number of records."""
         return len(self._records)
 
-    def __getitem__(self, key: SampleKey) -> SegmentationSample:
+    def load(self, key: SampleKey) -> SegmentationSample:
         """Read and transform one sample.
 
         Raises:
@@ -118,6 +119,10 @@ class PlannedSamples(Dataset[SegmentationSample]):
         record = self._records[key.index]
         with _naming(record, self._source):
             return self._transform(self._cache.read(record), self._plan.generator(key))
+
+    def __getitem__(self, key: SampleKey) -> SegmentationSample:
+        """The same, as a map-style dataset."""
+        return self.load(key)
 
 
 def collate(samples: Sequence[SegmentationSample]) -> SegmentationBatch:

@@ -1,0 +1,170 @@
+"""What a loader counts: few additions a batch, read when somebody asks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurotrain.data.engine.protocols import BatchRequest
+from neurotrain.data.engine.quarantine import BadSample, Report
+
+
+@dataclass(slots=True, kw_only=True)
+class Statistics:
+    """Totals of one loader and rank that add up: ``planned = read + replaced + skipped``.
+
+    Attributes:
+        read: samples handed out as planned.
+        replaced: samples handed out in the place of bad ones.
+        skipped: planned samples left out because their global batch would not have been full.
+        retried: reads that were tried again.
+        batches: handed out.
+    """
+
+    read: int = 0
+    replaced: int = 0
+    skipped: int = 0
+    retried: int = 0
+    batches: int = 0
+
+    @property
+    def planned(self) -> int:
+        """Positions of the plan that were dealt with."""
+        return self.read + self.replaced + self.skipped
+
+    def count(self, request: BatchRequest, report: Report) -> None:
+        """One batch more."""
+        bad = len(report.replaced)
+        self.read += len(request) - bad
+        self.replaced += bad
+        self.retried += report.retried
+        self.batches += 1
+
+    def as_dict(self) -> dict[str, int]:
+        """Plain values, ``planned`` included."""
+        names = ("read", "replaced", "skipped", "retried", "batches", "planned")
+        return {name: int(getattr(self, name)) for name in names}
+
+    @classmethod
+    def of(cls, values: Mapping[str, int]) -> Statistics:
+        """From :meth:`as_dict`."""
+        names = ("read", "replaced", "skipped", "retried", "batches")
+        return cls(**{name: int(values[name]) for name in names})
+
+
+class Records:
+    """Everything that one loader counts."""
+
+    def __init__(self) -> None:
+        self.statistics = Statistics()
+        self.bad: list[BadSample] = []
+        self.bad_in_epoch = 0
+        self._epoch = 0
+        self._shares = np.zeros(1, np.int64)
+        self._counters: dict[int, dict[str, int]] = {}
+        self._counted_before: dict[str, int] = {}
+        self._batches, self._waited, self._queued = 0, 0.0, 0
+        self._since = time.perf_counter()
+
+    @property
+    def shares(self) -> list[float]:
+        """Share of each source in what was handed out to all ranks."""
+        return (self._shares / max(int(self._shares.sum()), 1)).tolist()
+
+    def begin(self, epoch: int, start: int) -> None:
+        """A pass begins."""
+        if epoch != self._epoch or not start:
+            self._epoch, self.bad_in_epoch = epoch, 0
+
+    def workers_began(self) -> None:
+        """New workers count from 0."""
+        self._counted_before = totals([self._counted_before, *self._counters.values()])
+        self._counters = {}
+
+    def count(self, request: BatchRequest, report: Report, *, waited: float, queued: int) -> None:
+        """One batch more."""
+        self.statistics.count(request, report)
+        self._batches += 1
+        self._waited += waited
+        self._queued += queued
+        self._shares = added(self._shares, request.shares)
+        if report.counters:
+            self._counters[report.worker] = report.counters
+        if report.replaced:
+            self.bad += report.replaced
+            self.bad_in_epoch += len(report.replaced)
+
+    def told(self) -> dict[str, Any]:
+        """What happened since the last call, of plain values."""
+        now = time.perf_counter()
+        passed, self._since = now - self._since, now
+        batches, waited, queued = self._batches, self._waited, self._queued
+        self._batches, self._waited, self._queued = 0, 0.0, 0
+        return {
+            "batches": batches,
+            "wait_seconds": waited,
+            "wait_share": waited / passed if passed else 0.0,
+            "queue_depth": queued / max(batches, 1),
+            "retried": self.statistics.retried,
+            "replaced": self.statistics.replaced,
+            "shares": self.shares,
+            "counters": totals([self._counted_before, *self._counters.values()]),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of plain values."""
+        places = {"epoch": self._epoch, "bad_in_epoch": self.bad_in_epoch, "shares": self._shares.tolist()}
+        return {**self.statistics.as_dict(), **places}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count on."""
+        self.statistics = Statistics.of(state)
+        self._epoch, self.bad_in_epoch = int(state["epoch"]), int(state["bad_in_epoch"])
+        self._shares = np.array(state["shares"], np.int64)
+
+
+def added(total: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sum of two rows of counts, of which one may know more sources."""
+    if len(total) == len(more):
+        return total + more
+    longest = np.zeros(max(len(total), len(more)), np.int64)
+    longest[: len(total)] += total
+    longest[: len(more)] += more
+    return longest
+
+
+def resident_bytes(pids: Sequence[int | None]) -> int:
+    """Resident memory of some processes, shared pages counted in each; what has ended counts nothing.
+
+    Args:
+        pids: process ids; this process is ``os.getpid()``.
+
+    Returns:
+        Bytes; 0 where the system does not tell.
+    """
+    if sys.platform != "linux":
+        return 0
+    page, total = os.sysconf("SC_PAGE_SIZE"), 0
+    for pid in pids:
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * page
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return total
+
+
+def totals(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Sums by name."""
+    summed: dict[str, int] = {}
+    for told in counters:
+        for name, value in told.items():
+            summed[name] = summed.get(name, 0) + value
+    return summed
