@@ -15,6 +15,7 @@ from neurotrain.storage.base import (
     UnsupportedOperationError,
 )
 from neurotrain.storage.http import HttpStorage, UrlStorage
+from neurotrain.storage.huggingface import HuggingFaceStorage
 from neurotrain.storage.local import LocalStorage
 from neurotrain.storage.memory import MemoryStorage
 from neurotrain.storage.opening import open_storage
@@ -28,6 +29,7 @@ __all__ = [
     "ChangedError",
     "DeadlineError",
     "HttpStorage",
+    "HuggingFaceStorage",
     "InvalidKeyError",
     "LocalStorage",
     "MemoryStorage",

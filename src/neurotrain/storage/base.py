@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from neurotrain.storage.download import download
 from neurotrain.storage.keys import redact
 from neurotrain.storage.statistics import Statistics
 
@@ -78,9 +77,7 @@ class UnsupportedOperationError(StorageError):
 
 
 class ChangedError(StorageError):
-    """The object became another one while it was read."""
-
-    transient = True
+    """The object is another one than it was when the caller learned its etag."""
 
 
 class TruncatedError(StorageError):
@@ -134,11 +131,18 @@ class Storage(ABC):
         """Yield every object whose key starts with ``prefix``, sorted by key, page by page; nothing where none is."""
 
     @abstractmethod
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+    def read(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
         """Read an object, or the ``length`` bytes of it from ``start`` on (fewer only where the object ends).
+
+        Args:
+            key: which object.
+            start: first byte.
+            length: bytes to read; None reads to the end.
+            etag: what the object is expected to be, as a listing said; None takes any.
 
         Raises:
             ObjectNotFoundError: if there is none.
+            ChangedError: if it is not the one that is expected.
             TruncatedError: if the bytes that arrived are not those that were announced.
         """
 
@@ -157,6 +161,11 @@ class Storage(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
+
+    def fetch(self, key: str, *, start: int = 0, length: int | None = None) -> tuple[ObjectInfo, bytes]:
+        """Read an object, or a part of it, together with what is known of it at that moment."""
+        info = self.stat(key)
+        return info, self.read(key, start=start, length=length, etag=info.etag)
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
@@ -198,30 +207,8 @@ class Storage(ABC):
 
         Raises:
             ChangedError: if the object became another one meanwhile.
-            TruncatedError: if fewer bytes came than there are.
         """
-        info = self.stat(key)
-        name = hashlib.blake2b(repr((info.size, info.etag, self.identity, key)).encode(), digest_size=8).hexdigest()
-        part = path.with_name(f".neurotrain-{name}.part")
-        with part.open("ab") as file:
-            if info.etag is None:  # nothing tells whether the rest belongs to what is already here
-                file.truncate(0)
-            while info.size is None or file.tell() < info.size:
-                chunk = self.read(key, start=file.tell(), length=part_bytes)
-                file.write(chunk)
-                if len(chunk) < part_bytes:
-                    break
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        if self.stat(key) != info:
-            part.unlink()
-            raise ChangedError(self.uri_of(key), "another object came in its place during the download")
-        if info.size is not None and size != info.size:
-            part.unlink()
-            raise TruncatedError(self.uri_of(key), f"{size} of {info.size} bytes arrived")
-        part.replace(path)
-        return info
+        return download(self, key, path, part_bytes=part_bytes)
 
     def statistics(self) -> Statistics:
         """What this instance did in this process; zeros where a backend does not count."""

@@ -30,7 +30,7 @@ from neurotrain.storage.remote import Page, RemoteStorage
 from neurotrain.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from neurotrain.storage.http_client import HttpClient
+    from neurotrain.storage.http_client import Answer, HttpClient
 
 _LINK = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -67,18 +67,27 @@ class WebStorage(RemoteStorage["HttpClient"]):
         from neurotrain.storage.http_client import HttpClient
 
         guard = AddressGuard(self.allowed_hosts)
-        return HttpClient(retry=self.retry, guard=guard, headers=self._headers, concurrency=self.concurrency)
+        return HttpClient(retry=self.retry, guard=guard, headers=self._sent(), concurrency=self.concurrency)
+
+    def _sent(self) -> Mapping[str, str]:
+        """Headers for the storage's own origin, when it connects."""
+        return self._headers
 
     @staticmethod
     async def _disconnect(client: HttpClient) -> None:
         await client.close()
 
-    async def _fetch(self, client: HttpClient, key: str, start: int, length: int | None) -> bytes:
-        return (await client.get(self._url(key), start=start, length=length)).body
+    async def _fetch(
+        self, client: HttpClient, key: str, start: int, length: int | None
+    ) -> tuple[ObjectInfo | None, bytes]:
+        answer = await client.get(self._url(key), start=start, length=length)
+        return (None if answer.behind_the_end else self._info(key, answer)), answer.body
 
     async def _head(self, client: HttpClient, key: str) -> ObjectInfo:
-        found = await client.head(self._url(key))
-        return ObjectInfo(key=key, size=found.size, etag=found.etag, modified=found.modified)
+        return self._info(key, await client.head(self._url(key)))
+
+    def _info(self, key: str, answer: Answer) -> ObjectInfo:
+        return ObjectInfo(key=key, size=answer.size, etag=answer.etag, modified=answer.modified)
 
     async def _put(self, link: Link[HttpClient], key: str, data: bytes | Path) -> None:
         raise UnsupportedOperationError(self.uri_of(key), "a web server is read, not written to")
@@ -192,8 +201,11 @@ class HttpStorage(WebStorage):
             raise
         if "html" not in answer.headers.get("Content-Type", ""):
             raise UnsupportedOperationError(url, "the server makes no page of what is in the folder")
-        links = (urljoin(answer.url, unescape(link)) for link in _LINK.findall(answer.body.decode(errors="replace")))
-        names = {unquote(link.removeprefix(answer.url)) for link in links if link.startswith(answer.url)}
+        base = unquote(answer.url)
+        # Servers offer other orders of the same page as links with a query.
+        links = [unescape(link) for link in _LINK.findall(answer.body.decode(errors="replace"))]
+        places = (unquote(urljoin(answer.url, link)) for link in links if "?" not in link and "#" not in link)
+        names = {place.removeprefix(base) for place in places if place.startswith(base)}
         return {name for name in names if key_problem(name.removesuffix("/")) is None and "/" not in name[:-1]}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from multidict import CIMultiDict
 from yarl import URL
 
 from neurotrain.storage.addresses import AddressGuard, RefusedAddress
@@ -34,13 +35,15 @@ class StatusError(Exception):
         status: HTTP status.
         reason: the server's words.
         wait: seconds that it asks to wait before the next request.
+        code: the kind of error, where the server has a name for it.
     """
 
-    def __init__(self, status: int, reason: str, wait: float = 0.0) -> None:
-        super().__init__(status, reason, wait)
+    def __init__(self, status: int, reason: str, *, wait: float = 0.0, code: str = "") -> None:
+        super().__init__(status, reason)
         self.status = status
         self.reason = reason
         self.wait = wait
+        self.code = code
 
 
 class BrokenAnswerError(Exception):
@@ -53,15 +56,17 @@ class Answer:
 
     Attributes:
         size: bytes of the whole object; None where it is not told.
-        headers: of the last answer.
+        headers: of the last answer; and what a server that redirected said of the linked object (``X-Linked-...``).
         url: where it came from, after redirects.
         body: the bytes that were asked for.
+        behind_the_end: whether they begin behind the object's end, in which case nothing else is known of it.
     """
 
     size: int | None
     headers: Mapping[str, str]
     url: str
     body: bytes = b""
+    behind_the_end: bool = False
 
     @property
     def etag(self) -> str | None:
@@ -126,18 +131,19 @@ class HttpClient:
         whole = start == 0 and length is None
         last = "" if length is None else start + length - 1
         try:
-            async with self._request("GET", url, {} if whole else {"Range": f"bytes={start}-{last}"}) as response:
+            ranged = {} if whole else {"Range": f"bytes={start}-{last}"}
+            async with self._request("GET", url, ranged) as (response, headers):
                 body = await response.content.read()
         except StatusError as error:
             if error.status == 416 and not whole:  # it begins behind the end
-                return Answer(size=None, headers={}, url=url)
+                return Answer(size=None, headers={}, url=url, behind_the_end=True)
             raise
         _check_body(body, response.headers)
         if response.status == 206:
             size = _check_span(response.headers.get("Content-Range", ""), body, start, length)
         else:  # the server knows no ranges
             size, body = len(body), body[start : None if length is None else start + length]
-        return Answer(size=size, headers=response.headers, url=str(response.url), body=body)
+        return Answer(size=size, headers=headers, url=str(response.url), body=body)
 
     async def head(self, url: str) -> Answer:
         """Ask for an object without reading it.
@@ -146,10 +152,10 @@ class HttpClient:
             StatusError: if the server refuses.
         """
         try:
-            async with self._request("HEAD", url, {}) as response:
+            async with self._request("HEAD", url, {}) as (response, headers):
                 length = response.headers.get("Content-Length")
                 size = int(length) if length is not None else None
-                return Answer(size=size, headers=response.headers, url=str(response.url))
+                return Answer(size=size, headers=headers, url=str(response.url))
         except StatusError as error:
             if error.status not in _NO_HEAD:
                 raise
@@ -158,9 +164,10 @@ class HttpClient:
     @asynccontextmanager
     async def _request(
         self, method: str, url: str, headers: Mapping[str, str]
-    ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """Ask, follow redirects to checked addresses, and yield a good answer."""
-        target = origin = URL(url)
+    ) -> AsyncGenerator[tuple[aiohttp.ClientResponse, Mapping[str, str]]]:
+        """Ask, follow redirects to checked addresses, and yield a good answer with its headers."""
+        target = origin = _parsed(url)
+        linked: dict[str, str] = {}
         sent = {"Accept-Encoding": "identity", **headers}
         for _ in range(_MOST_REDIRECTS):
             if target.scheme not in ("http", "https") or target.host is None:
@@ -170,15 +177,11 @@ class HttpClient:
                 method, target, headers={**own, **sent}, allow_redirects=False
             ) as response:
                 if response.status in _REDIRECTS and "Location" in response.headers:
-                    target = target.join(URL(response.headers["Location"])).with_user(None)
+                    linked |= {n: value for n, value in response.headers.items() if n.lower().startswith("x-linked-")}
+                    target = target.join(_parsed(response.headers["Location"])).with_user(None)
                     continue
-                if response.status >= 300:
-                    raise StatusError(response.status, response.reason or "", _retry_after(response.headers))
-                if response.headers.get("Content-Encoding", "identity") != "identity":
-                    raise StatusError(
-                        response.status, f"sent as {response.headers['Content-Encoding']}, though identity was asked"
-                    )
-                yield response
+                _check_status(response)
+                yield response, CIMultiDict({**linked, **response.headers})
                 return
         raise StatusError(310, f"more than {_MOST_REDIRECTS} redirects")
 
@@ -211,6 +214,11 @@ class _CheckedResolver(AbstractResolver):
         """Nothing is held."""
 
 
+def _parsed(url: str) -> URL:
+    """Take a URL as it is, so that signatures in it stay valid; quote one that nobody quoted."""
+    return URL(url, encoded=url.isascii() and url.isprintable() and " " not in url)
+
+
 def _check_body(body: bytes, headers: Mapping[str, str]) -> None:
     """Compare a body with the length and the checksums that came with it (RFC 1864, RFC 9530)."""
     length = headers.get("Content-Length")
@@ -238,6 +246,17 @@ def _check_span(span: str, body: bytes, start: int, length: int | None) -> int |
         asked = f"{start} to {'the end' if length is None else start + length - 1}"
         raise BrokenAnswerError(f"bytes {asked} were asked, {span} with {len(body)} bytes came")
     return total
+
+
+def _check_status(response: aiohttp.ClientResponse) -> None:
+    """Refuse an answer that is none, or that is packed though that was not asked."""
+    headers = response.headers
+    if response.status >= 300:
+        said = headers.get("X-Error-Message") or response.reason or ""
+        raise StatusError(response.status, said, wait=_retry_after(headers), code=headers.get("X-Error-Code", ""))
+    packed = headers.get("Content-Encoding", "identity")
+    if packed != "identity":
+        raise StatusError(response.status, f"sent as {packed}, though identity was asked")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

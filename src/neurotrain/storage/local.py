@@ -16,6 +16,7 @@ from typing import Literal
 
 from neurotrain.storage.base import (
     AccessDeniedError,
+    ChangedError,
     InvalidKeyError,
     ObjectInfo,
     ObjectNotFoundError,
@@ -24,11 +25,9 @@ from neurotrain.storage.base import (
     TransientError,
     TruncatedError,
 )
+from neurotrain.storage.download import TEMPORARY
 from neurotrain.storage.keys import check_range, key_problem, prefix_problem
 from neurotrain.storage.statistics import Counter, Statistics
-
-TEMPORARY = ".neurotrain-"
-"""Beginning of the names of files that are not complete yet: they are no objects."""
 
 _PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
 # Without O_NONBLOCK, opening a pipe that lies among the images would wait for ever.
@@ -84,7 +83,7 @@ class LocalStorage(Storage):
         folder = prefix.rpartition("/")[0]
         yield from self._walk(f"{folder}/" if folder else "", prefix, above=frozenset())
 
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+    def read(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
         """Read a file, or a part of it: see :meth:`Storage.read`."""
         began = perf_counter()
         check_range(start, length)
@@ -94,6 +93,8 @@ class LocalStorage(Storage):
                 size = max(0, status.st_size - start)
                 size = size if length is None else min(size, length)
                 data = _pread(descriptor, size, start)
+                if etag is not None and self._info(key, status, descriptor).etag != etag:
+                    raise ChangedError(self.uri_of(key), f"it is no longer the file of etag {etag}")
             finally:
                 os.close(descriptor)
             if len(data) != size:
@@ -129,7 +130,7 @@ class LocalStorage(Storage):
         with self._errors(key):
             descriptor, status = self._open(key)
             try:
-                return _info(key, status, descriptor if self.etag == "content" else None)
+                return self._info(key, status, descriptor)
             finally:
                 os.close(descriptor)
 
@@ -214,6 +215,9 @@ class LocalStorage(Storage):
         except InvalidKeyError:
             return True
         return (status.st_dev, status.st_ino) in above
+
+    def _info(self, key: str, status: os.stat_result, descriptor: int) -> ObjectInfo:
+        return _info(key, status, descriptor if self.etag == "content" else None)
 
     def _listed(self, key: str, entry: os.DirEntry[str]) -> ObjectInfo:
         """What is known of a file; of one that can't be read, its key, so that the read says why."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from fsspec.implementations.memory import MemoryFileSystem
 
-from neurotrain.storage.base import InvalidKeyError, ObjectInfo, ObjectNotFoundError, Storage
+from neurotrain.storage.base import ChangedError, InvalidKeyError, ObjectInfo, ObjectNotFoundError, Storage
 from neurotrain.storage.keys import check_range, key_problem, prefix_problem
 from neurotrain.storage.statistics import Counter, Statistics
 
@@ -57,10 +57,13 @@ class MemoryStorage(Storage):
             if key.startswith(prefix):
                 yield self.stat(key)
 
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+    def read(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
         """Read an object, or a part of it: see :meth:`Storage.read`."""
         check_range(start, length)
-        data = self._content(key)[start : None if length is None else start + length]
+        content = self._content(key)
+        if etag is not None and _etag(content) != etag:
+            raise ChangedError(self.uri_of(key), f"it is no longer the object of etag {etag}")
+        data = content[start : None if length is None else start + length]
         mine = self._counter.mine()
         mine.reads += 1
         mine.bytes_read += len(data)
@@ -78,9 +81,8 @@ class MemoryStorage(Storage):
     def stat(self, key: str) -> ObjectInfo:
         """Size, hash of the content, and time of an object: see :meth:`Storage.stat`."""
         content = self._content(key)
-        etag = hashlib.blake2b(content, digest_size=20).hexdigest()
         modified = self._filesystem.modified(self._path(key)).timestamp()
-        return ObjectInfo(key=key, size=len(content), etag=etag, modified=modified)
+        return ObjectInfo(key=key, size=len(content), etag=_etag(content), modified=modified)
 
     def delete(self, key: str) -> None:
         """Forget an object."""
@@ -113,3 +115,7 @@ class MemoryStorage(Storage):
             self._counter.mine().errors += 1
             raise ObjectNotFoundError(self.uri_of(key), "no such object")
         return held.getvalue()
+
+
+def _etag(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=20).hexdigest()

@@ -6,9 +6,11 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from neurotrain.storage.base import Storage
 from neurotrain.storage.http import HttpStorage
+from neurotrain.storage.huggingface import HuggingFaceStorage
 from neurotrain.storage.keys import redact
 from neurotrain.storage.local import LocalStorage
 from neurotrain.storage.memory import MemoryStorage
@@ -81,8 +83,19 @@ def _web(scheme: str, rest: str) -> _Located:
     return HttpStorage, {"base_url": f"{scheme}://{rest}"}
 
 
+def _hub(_: str, rest: str) -> _Located:
+    kind, _, other = rest.partition("/")
+    kinds = {"datasets": "dataset", "spaces": "space", "models": "model"}
+    owner, _, other = (other if kind in kinds else rest).partition("/")
+    name, _, prefix = other.partition("/")
+    name, at, revision = name.partition("@")
+    located = {"repo_id": f"{owner}/{name}", "repo_type": kinds.get(kind, "model"), "prefix": prefix}
+    return HuggingFaceStorage, located | ({"revision": unquote(revision)} if at else {})
+
+
 _SCHEMES: Mapping[str, Callable[[str, str], _Located]] = {
     "file": _local,
+    "hf": _hub,
     "http": _web,
     "https": _web,
     "memory": _memory,

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from neurotrain.storage.base import (
+    ChangedError,
     DeadlineError,
     InvalidKeyError,
     ObjectInfo,
@@ -71,8 +72,8 @@ class RemoteStorage(Storage, Generic[Client]):
         """Close the client."""
 
     @abstractmethod
-    async def _fetch(self, client: Client, key: str, start: int, length: int | None) -> bytes:
-        """Read once; ``length`` is not 0."""
+    async def _fetch(self, client: Client, key: str, start: int, length: int | None) -> tuple[ObjectInfo | None, bytes]:
+        """Read once, and say of what; None where the range begins behind the end. ``length`` is not 0."""
 
     @abstractmethod
     async def _head(self, client: Client, key: str) -> ObjectInfo:
@@ -121,24 +122,28 @@ class RemoteStorage(Storage, Generic[Client]):
             if after is None:
                 return
 
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+    def read(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
         """Read an object, or a part of it: see :meth:`Storage.read`."""
-        self._check_key(key)
         check_range(start, length)
-        return self._outcome(self._linked().submit(self._reading(key, start, length)))
+        return self._outcome(self._linked().submit(self._reading(key, start, length, etag)))[1]
+
+    def fetch(self, key: str, *, start: int = 0, length: int | None = None) -> tuple[ObjectInfo, bytes]:
+        """Read an object with one request that says of what: see :meth:`Storage.fetch`."""
+        check_range(start, length)
+        return self._outcome(self._linked().submit(self._reading(key, start, length, None)))
 
     def read_many(self, keys: Iterable[str]) -> Iterator[bytes | StorageError]:
         """Read several objects at once, ``concurrency`` at most, those not yet taken included."""
-        waiting: deque[Future[bytes]] = deque()
+        waiting: deque[Future[tuple[ObjectInfo, bytes]]] = deque()
         coming = iter(keys)
         try:
             while True:
                 while len(waiting) < self.concurrency and (key := next(coming, None)) is not None:
-                    waiting.append(self._linked().submit(self._reading(key, 0, None)))
+                    waiting.append(self._linked().submit(self._reading(key, 0, None, None)))
                 if not waiting:
                     return
                 try:
-                    result = self._outcome(waiting.popleft())
+                    result = self._outcome(waiting.popleft())[1]
                 except StorageError as error:
                     result = error
                 yield result
@@ -213,22 +218,25 @@ class RemoteStorage(Storage, Generic[Client]):
             self._counter.mine().errors += 1
             raise
 
-    async def _reading(self, key: str, start: int, length: int | None) -> bytes:
+    async def _reading(self, key: str, start: int, length: int | None, etag: str | None) -> tuple[ObjectInfo, bytes]:
         self._check_key(key)
-        link = self._linked()
+        link, uri = self._linked(), self.uri_of(key)
         async with link.places:
-            if length == 0:
-                await self._attempts(link, self.uri_of(key), lambda client: self._head(client, key))
-                return b""
-            fetch = self._fetch
-            return await self._attempts(link, self.uri_of(key), lambda client: fetch(client, key, start, length))
+            info, data = None, b""
+            if length != 0:
+                info, data = await self._attempts(link, uri, lambda client: self._fetch(client, key, start, length))
+            if info is None:
+                info = await self._attempts(link, uri, lambda client: self._head(client, key))
+        if etag is not None and info.etag != etag:
+            raise ChangedError(uri, f"it is no longer the object of etag {etag}")
+        return info, data
 
-    def _outcome(self, future: Future[bytes]) -> bytes:
+    def _outcome(self, future: Future[tuple[ObjectInfo, bytes]]) -> tuple[ObjectInfo, bytes]:
         """Wait for a read and count it."""
         began = perf_counter()
         mine = self._counter.mine()
         try:
-            data = future.result()
+            info, data = future.result()
         except StorageError:
             mine.errors += 1
             raise
@@ -239,7 +247,7 @@ class RemoteStorage(Storage, Generic[Client]):
             mine.wait_seconds += perf_counter() - began
         mine.reads += 1
         mine.bytes_read += len(data)
-        return data
+        return info, data
 
     async def _attempts(self, link: Link[Client], uri: str, operation: Callable[[Client], Awaitable[T]]) -> T:
         """Try an operation until it succeeds, fails for good, or its time is over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,8 +100,7 @@ class S3Storage(RemoteStorage[Any]):
         self.part_bytes = part_bytes
         self.page_size = page_size
         self.verify_md5 = verify_md5
-        given = {"key": key, "secret": secret, "token": token, "profile": profile}
-        self._credentials: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        self._credentials = {"key": key, "secret": secret, "token": token}
         self._top = f"{prefix}/" if prefix else ""
         self._payer = {"RequestPayer": "requester"} if requester_pays else {}
 
@@ -115,8 +115,11 @@ class S3Storage(RemoteStorage[Any]):
         return f"{self.uri} at {self.endpoint_url}" if self.endpoint_url is not None else self.uri
 
     async def _connect(self) -> Any:  # noqa: ANN401 - a class that botocore makes at run time
-        from s3fs import S3FileSystem  # pyright: ignore[reportMissingTypeStubs]
+        from aiobotocore.session import AioSession
+        from s3fs import S3FileSystem
 
+        session = AioSession(profile=self.profile)
+        session.register_component("data_loader", _service_models())
         config = {
             "max_pool_connections": self.concurrency,
             "connect_timeout": self.retry.connect_timeout,
@@ -125,13 +128,16 @@ class S3Storage(RemoteStorage[Any]):
             "s3": {"addressing_style": self.addressing_style},
         }
         filesystem = S3FileSystem(
+            session=session,
             asynchronous=True,
             skip_instance_cache=True,
             anon=self.anonymous,
             endpoint_url=self.endpoint_url,
             client_kwargs={"region_name": self.region} if self.region is not None else {},
             config_kwargs=config,
-            **self._credentials,
+            key=self._credentials["key"],
+            secret=self._credentials["secret"],
+            token=self._credentials["token"],
         )
         return await filesystem.set_session()
 
@@ -139,7 +145,13 @@ class S3Storage(RemoteStorage[Any]):
     async def _disconnect(client: Any) -> None:  # noqa: ANN401
         await client.close()
 
-    async def _fetch(self, client: Any, key: str, start: int, length: int | None) -> bytes:  # noqa: ANN401
+    async def _fetch(
+        self,
+        client: Any,  # noqa: ANN401
+        key: str,
+        start: int,
+        length: int | None,
+    ) -> tuple[ObjectInfo | None, bytes]:
         from botocore.exceptions import ClientError
 
         whole = start == 0 and length is None
@@ -149,16 +161,17 @@ class S3Storage(RemoteStorage[Any]):
             answer = await client.get_object(Bucket=self.bucket, Key=self._top + key, **ranged, **self._payer)
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 416:  # it begins behind the end
-                return b""
+                return None, b""
             raise
         async with answer["Body"] as body:
             data = await body.read()
-        self._check_length(key, data, answer, start, length)
+        size = self._check_length(key, data, answer, start, length)
         if whole and self.verify_md5:
             self._check_md5(key, data, answer)
-        return data
+        return _info(key, size, answer), data
 
-    def _check_length(self, key: str, data: bytes, answer: dict[str, Any], start: int, length: int | None) -> None:
+    def _check_length(self, key: str, data: bytes, answer: dict[str, Any], start: int, length: int | None) -> int:
+        """Compare what came with what was announced and asked; return the size of the whole."""
         announced = answer["ContentLength"]
         if len(data) != announced:
             raise TruncatedError(self.uri_of(key), f"{len(data)} of {announced} bytes arrived")
@@ -166,11 +179,12 @@ class S3Storage(RemoteStorage[Any]):
         if span is None:
             if start or (length is not None and announced > length):
                 raise StorageError(self.uri_of(key), "the server does not answer range requests")
-            return
+            return len(data)
         total = int(span.rpartition("/")[2])
         wanted = total - start if length is None else min(length, total - start)
         if not span.startswith(f"bytes {start}-") or announced != wanted:
             raise TruncatedError(self.uri_of(key), f"bytes {start} to {start + wanted - 1} were asked, {span} came")
+        return total
 
     def _check_md5(self, key: str, data: bytes, answer: dict[str, Any]) -> None:
         etag = _MD5.fullmatch(answer.get("ETag", ""))
@@ -255,6 +269,14 @@ class S3Storage(RemoteStorage[Any]):
         from neurotrain.storage.s3_errors import typed
 
         return typed(error, uri)
+
+
+@cache
+def _service_models() -> Any:  # noqa: ANN401
+    """Botocore's descriptions of services: reading them takes most of the time of making a client."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _check_credentials(

@@ -1,0 +1,126 @@
+"""Servers and backends that the storage tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from hub_server import TOKEN, HubServer, start_hub
+from servers import CREDENTIALS, FaultProxy, FolderServer, MotoServer, start_http, start_moto, start_proxy
+
+from neurotrain.storage import (
+    HttpStorage,
+    HuggingFaceStorage,
+    LocalStorage,
+    MemoryStorage,
+    RetryPolicy,
+    S3Storage,
+    Storage,
+)
+
+QUICK = RetryPolicy(
+    attempts=5, first_wait=0.01, longest_wait=0.05, connect_timeout=2.0, read_timeout=2.0, deadline=10.0, seed=3
+)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A storage of one kind with a way to put objects there from outside.
+
+    Attributes:
+        name: of the kind.
+        storage: an empty one.
+        put: puts an object behind the storage's back.
+        writable: whether the storage itself can.
+    """
+
+    name: str
+    storage: Storage
+    put: Callable[[str, bytes], object]
+    writable: bool = True
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    with start_moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_proxy(moto: MotoServer) -> Iterator[FaultProxy]:
+    with start_proxy(moto.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FolderServer]:
+    with start_http(tmp_path_factory.mktemp("web")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[HubServer]:
+    with start_hub() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def web_proxy(web: FolderServer) -> Iterator[FaultProxy]:
+    with start_proxy(web.url) as proxy:
+        yield proxy
+
+
+def put_file(folder: Path, key: str, data: bytes) -> None:
+    """Write a file and the folders above it."""
+    path = folder / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def s3_storage(moto: MotoServer, url: str | None = None, **options: object) -> S3Storage:
+    """An S3 storage below a prefix of its own."""
+    bucket = moto.make_bucket(f"bucket-{uuid4().hex}")
+    arguments = {"prefix": "some/prefix", "page_size": 7, "retry": QUICK, **CREDENTIALS, **options}
+    return S3Storage(bucket=bucket, endpoint_url=url or moto.url, **arguments)
+
+
+def http_storage(web: FolderServer, url: str | None = None, **options: object) -> tuple[HttpStorage, Path]:
+    """An HTTP storage of a folder of its own, and the folder."""
+    name = f"folder {uuid4().hex}"
+    (web.folder / name).mkdir()
+    arguments = {"allowed_hosts": ("127.0.0.1",), "retry": QUICK, **options}
+    return HttpStorage(base_url=f"{url or web.url}/{name.replace(' ', '%20')}/", **arguments), web.folder / name
+
+
+def hub_storage(
+    hub: HubServer, url: str | None = None, **options: object
+) -> tuple[HuggingFaceStorage, dict[str, bytes]]:
+    """A storage over a repository of its own, and the repository's files."""
+    name = f"someone/set-{uuid4().hex}"
+    files = hub.files.setdefault(f"datasets/{name}", {})
+    arguments = {"allowed_hosts": ("localhost",), "retry": QUICK, "token": TOKEN, "prefix": "top", **options}
+    return HuggingFaceStorage(repo_id=name, endpoint=url or hub.url, **arguments), files
+
+
+@pytest.fixture(params=["memory", "local", "s3", "http", "hf"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    storage: Storage
+    if request.param == "memory":
+        storage = MemoryStorage(name=uuid4().hex)
+        yield Backend("memory", storage, storage.write)
+    elif request.param == "local":
+        storage = LocalStorage(root=tmp_path / "root")
+        yield Backend("local", storage, storage.write)
+    elif request.param == "s3":
+        storage = s3_storage(request.getfixturevalue("moto"))
+        yield Backend("s3", storage, storage.write)
+    elif request.param == "hf":
+        storage, files = hub_storage(request.getfixturevalue("hub"))
+        yield Backend("hf", storage, lambda key, data: files.update({f"top/{key}": data}))
+    else:
+        storage, folder = http_storage(request.getfixturevalue("web"))
+        yield Backend("http", storage, lambda key, data: put_file(folder, key, data), writable=False)
+    storage.close()
