@@ -24,6 +24,10 @@ from neurotrain.metrics.functional.overlap import (
 )
 from neurotrain.metrics.functional.ranking import auroc, auroc_from_histogram, score_histogram
 from neurotrain.metrics.functional.surface import normalized_surface_dice, surface_dice_from_areas, surface_overlap
+from neurotrain.metrics.functional.text_bleu import bleu_score, sentence_bleu_score
+from neurotrain.metrics.functional.text_cider import cider_d_score
+from neurotrain.metrics.functional.text_rouge import rouge_l_score
+from neurotrain.metrics.functional.text_tokenizers import tokenize
 
 __all__ = [
     "EmptyScore",
@@ -31,7 +35,9 @@ __all__ = [
     "accuracy_from_counts",
     "auroc",
     "auroc_from_histogram",
+    "bleu_score",
     "box_iou",
+    "cider_d_score",
     "confusion_counts",
     "detection_confusion",
     "detection_precision_recall",
@@ -45,11 +51,14 @@ __all__ = [
     "mean_f1",
     "normalized_surface_dice",
     "predict_labels",
+    "rouge_l_score",
     "score_histogram",
     "sensitivity",
     "sensitivity_from_counts",
+    "sentence_bleu_score",
     "specificity",
     "specificity_from_counts",
     "surface_dice_from_areas",
     "surface_overlap",
+    "tokenize",
 ]
