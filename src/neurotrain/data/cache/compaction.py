@@ -86,17 +86,9 @@ def compact(
     Returns:
         What is there afterwards, and what was removed.
     """
-    staying = np.bincount(index.columns["shard"][stays], minlength=len(index.shards))
+    left = _to_rewrite(index, stays, join_below=shard_bytes // 4 if merge else 0, emptiest_first=target is not None)
     known = np.bincount(index.columns["shard"], minlength=len(index.shards))
-    chosen = [n for n, shard in enumerate(index.shards) if staying[n] < shard.entries]
-    if merge:
-        small = [
-            n for n in set(range(len(index.shards))).difference(chosen) if index.shards[n].nbytes < shard_bytes // 4
-        ]
-        chosen += sorted(small) if len(small) > 1 or chosen else []
-    if target is not None:
-        chosen.sort(key=lambda n: staying[n] / index.shards[n].entries)
-    removed, total, left = Removed(), index.nbytes, chosen
+    removed, total = Removed(), index.nbytes
     while left and (target is None or total > target):
         batch = _batch(left, index, stays, shard_bytes=shard_bytes if target is None else 0)
         left = left[len(batch) :]
@@ -114,6 +106,17 @@ def compact(
             written=removed.written + (written > 0),
         )
     return folder.update(index), removed
+
+
+def _to_rewrite(index: Index, stays: NDArray[np.bool_], *, join_below: int, emptiest_first: bool) -> list[int]:
+    """Files with something that goes, and small ones where there is another to join them."""
+    staying = np.bincount(index.columns["shard"][stays], minlength=len(index.shards))
+    shares = [int(staying[number]) / shard.entries for number, shard in enumerate(index.shards)]
+    chosen = [number for number, share in enumerate(shares) if share < 1]
+    small = [n for n, shard in enumerate(index.shards) if shares[n] == 1 and shard.nbytes < join_below]
+    if len(small) > 1 or chosen:
+        chosen += small
+    return sorted(chosen, key=lambda number: shares[number]) if emptiest_first else chosen
 
 
 def _batch(numbers: Sequence[int], index: Index, stays: NDArray[np.bool_], *, shard_bytes: int) -> list[int]:

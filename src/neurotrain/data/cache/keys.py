@@ -83,8 +83,8 @@ def owner(name: str, *, world_size: int) -> int:
         ValueError: if there is no rank.
 
     Example:
-        >>> [owner(name, world_size=2) for name in ("a", "b", "c", "d")]
-        [0, 1, 1, 0]
+        >>> [owner(name, world_size=2) for name in ("0001", "0002", "0003", "0004", "0005", "0006")]
+        [0, 1, 0, 0, 1, 1]
     """
     if world_size < 1:
         raise ValueError(f"world_size={world_size}: must be at least 1")
