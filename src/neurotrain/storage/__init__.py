@@ -14,6 +14,7 @@ from neurotrain.storage.base import (
     TruncatedError,
     UnsupportedOperationError,
 )
+from neurotrain.storage.cached import CachedStorage
 from neurotrain.storage.http import HttpStorage, UrlStorage
 from neurotrain.storage.huggingface import HuggingFaceStorage
 from neurotrain.storage.local import LocalStorage
@@ -22,10 +23,12 @@ from neurotrain.storage.opening import open_storage
 from neurotrain.storage.retry import RetryPolicy
 from neurotrain.storage.s3 import S3Storage
 from neurotrain.storage.statistics import Statistics
+from neurotrain.storage.tier import MemoryTier
 
 __all__ = [
     "AccessDeniedError",
     "AddressRefusedError",
+    "CachedStorage",
     "ChangedError",
     "DeadlineError",
     "HttpStorage",
@@ -33,6 +36,7 @@ __all__ = [
     "InvalidKeyError",
     "LocalStorage",
     "MemoryStorage",
+    "MemoryTier",
     "ObjectInfo",
     "ObjectNotFoundError",
     "RetryPolicy",
