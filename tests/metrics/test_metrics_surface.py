@@ -51,11 +51,11 @@ HARD_MASKS = {
 }
 
 
-@pytest.fixture(params=["chosen", "offsets", "transform"])
+@pytest.fixture(params=["chosen", "dilation", "search"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to find near points, and the choice between them."""
     if request.param != "chosen":
-        monkeypatch.setattr(surface_module, "_LOOKS_PER_VOXEL", 10**12 if request.param == "offsets" else -1)
+        monkeypatch.setattr(surface_module, "_ROWS_AT_MOST", 10**9 if request.param == "dilation" else 1)
     return request.param
 
 

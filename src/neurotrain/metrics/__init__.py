@@ -1,23 +1,32 @@
 """Metrics: classes that accumulate over a data set and sync over ranks; the maths are in ``metrics.functional``."""
 
+from neurotrain.metrics.centerline import CenterlineDice
 from neurotrain.metrics.detection import DetectionConfusion, DetectionF1, MeanAveragePrecision
+from neurotrain.metrics.instances import InstanceScores
 from neurotrain.metrics.report import SegmentationReport
-from neurotrain.metrics.segmentation import DiceScore, IoUScore, NormalizedSurfaceDice
+from neurotrain.metrics.segmentation import DiceScore, IoUScore, NormalizedSurfaceDice, Sensitivity, Specificity
+from neurotrain.metrics.surface_distances import AverageSurfaceDistance, HausdorffDistance
 from neurotrain.metrics.text import BLEUScore, CIDErScore, ROUGELScore
 from neurotrain.metrics.threshold import ThresholdSearch
 from neurotrain.metrics.training import RunningConfusion
 
 __all__ = [
+    "AverageSurfaceDistance",
     "BLEUScore",
     "CIDErScore",
+    "CenterlineDice",
     "DetectionConfusion",
     "DetectionF1",
     "DiceScore",
+    "HausdorffDistance",
+    "InstanceScores",
     "IoUScore",
     "MeanAveragePrecision",
     "NormalizedSurfaceDice",
     "ROUGELScore",
     "RunningConfusion",
     "SegmentationReport",
+    "Sensitivity",
+    "Specificity",
     "ThresholdSearch",
 ]

@@ -1,4 +1,4 @@
-"""Running segmentation scores over label maps: Dice, intersection over union, normalised surface Dice.
+"""Running segmentation scores over label maps: Dice, IoU, sensitivity, specificity, normalised surface Dice.
 
 The maths are in :mod:`neurotrain.metrics.functional`. Every class keeps what its score is a ratio of, for each sample
 (32 bytes a class for the counts, 16 for the areas), so both averages are exact for any split into batches and ranks.
@@ -13,9 +13,22 @@ import torch
 from torch import Tensor
 
 from neurotrain.batch import SegmentationMode
+from neurotrain.metrics.functional.boundaries import Boundary
 from neurotrain.metrics.functional.labels import check_choice, check_classes
-from neurotrain.metrics.functional.overlap import EmptyScore, confusion_counts, dice_from_counts, iou_from_counts
-from neurotrain.metrics.functional.surface import check_tolerance, surface_dice_from_areas, surface_overlap
+from neurotrain.metrics.functional.overlap import (
+    EmptyScore,
+    confusion_counts,
+    dice_from_counts,
+    iou_from_counts,
+    sensitivity_from_counts,
+    specificity_from_counts,
+)
+from neurotrain.metrics.functional.surface import (
+    EmptySurface,
+    check_tolerance,
+    surface_dice_from_areas,
+    surface_overlap,
+)
 from neurotrain.metrics.records import SampleRecords, bits_float, float_bits
 
 Average = Literal["sample", "pooled"]
@@ -42,8 +55,8 @@ def scored_classes(mode: SegmentationMode, num_classes: int, *, include_backgrou
     return slice(1 if mode == "multiclass" and not include_background else 0, num_classes)
 
 
-class _SegmentationScore(SampleRecords):
-    """What the scores share: labels in, records of ``parts`` numbers per class, one ratio out."""
+class SegmentationScore(SampleRecords):
+    """Abstract: labels in, records of ``parts`` numbers per class, one score out."""
 
     is_differentiable = False
     higher_is_better = True
@@ -58,6 +71,19 @@ class _SegmentationScore(SampleRecords):
         reduction: Reduction,
         include_background: bool,
     ) -> None:
+        """Set what is averaged and how.
+
+        Args:
+            parts: numbers that are kept of each image and class.
+            mode: see :data:`neurotrain.batch.SegmentationMode`.
+            num_classes: K.
+            average: over samples, or of the pooled records; see :data:`Average`.
+            reduction: over classes; see :data:`Reduction`.
+            include_background: whether class 0 of a multiclass problem enters the mean over classes.
+
+        Raises:
+            ValueError: if a choice is unknown, or the settings contradict each other.
+        """
         super().__init__()
         check_choice("average", average, get_args(Average))
         check_choice("reduction", reduction, get_args(Reduction))
@@ -104,7 +130,7 @@ class _SegmentationScore(SampleRecords):
         return scores.nanmean(dim=0)
 
 
-class _CountScore(_SegmentationScore):
+class _CountScore(SegmentationScore):
     """What the scores of confusion counts share: everything but the ratio."""
 
     def __init__(
@@ -164,6 +190,34 @@ class DiceScore(_CountScore):
         return dice_from_counts(self._pool(records), empty=self.empty)
 
 
+class Sensitivity(_CountScore):
+    """Sensitivity (recall) over a data set; see :func:`neurotrain.metrics.functional.sensitivity`.
+
+    Example:
+        >>> metric = Sensitivity()
+        >>> metric.update(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[1, 0, 1, 0]]))
+        >>> metric.compute().item()
+        0.5
+    """
+
+    def _score(self, records: Tensor) -> Tensor:
+        return sensitivity_from_counts(self._pool(records), empty=self.empty)
+
+
+class Specificity(_CountScore):
+    """Specificity over a data set; see :func:`neurotrain.metrics.functional.specificity`.
+
+    Example:
+        >>> metric = Specificity()
+        >>> metric.update(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[1, 0, 0, 0]]))
+        >>> round(metric.compute().item(), 4)
+        0.6667
+    """
+
+    def _score(self, records: Tensor) -> Tensor:
+        return specificity_from_counts(self._pool(records), empty=self.empty)
+
+
 class IoUScore(_CountScore):
     """Intersection over union over a data set; see :func:`neurotrain.metrics.functional.iou_score`.
 
@@ -178,7 +232,7 @@ class IoUScore(_CountScore):
         return iou_from_counts(self._pool(records), empty=self.empty)
 
 
-class NormalizedSurfaceDice(_SegmentationScore):
+class NormalizedSurfaceDice(SegmentationScore):
     """Normalised surface Dice over a data set; see :func:`neurotrain.metrics.functional.normalized_surface_dice`.
 
     Example:
@@ -195,22 +249,26 @@ class NormalizedSurfaceDice(_SegmentationScore):
         *,
         tolerance: float = 1.0,
         spacing: tuple[float, ...] | None = None,
+        boundary: Boundary = "surfels",
         mode: SegmentationMode = "binary",
         num_classes: int = 1,
         average: Average = "sample",
         reduction: Reduction = "mean",
         include_background: bool = False,
+        empty: EmptySurface = "nan",
     ) -> None:
         """Set the tolerance and what is averaged.
 
         Args:
             tolerance: distance in the unit of ``spacing``, at least 0.
             spacing: size of a voxel along each spatial axis; 1 when not given.
+            boundary: of what the boundary consists; see :data:`~neurotrain.metrics.functional.boundaries.Boundary`.
             mode: see :data:`neurotrain.batch.SegmentationMode`.
             num_classes: K: 1 for binary, L for multilabel.
             average: over samples, or the ratio of the summed areas; see :data:`Average`.
             reduction: over classes, within each sample first; see :data:`Reduction`.
             include_background: whether class 0 of a multiclass problem enters the mean over classes.
+            empty: score of a class that is absent from both; ``"nan"`` skips it.
 
         Raises:
             ValueError: if a choice is unknown, the tolerance is negative, or the settings contradict each other.
@@ -224,8 +282,12 @@ class NormalizedSurfaceDice(_SegmentationScore):
             include_background=include_background,
         )
         check_tolerance(tolerance)
+        check_choice("boundary", boundary, get_args(Boundary))
+        check_choice("empty", empty, get_args(EmptySurface))
         self.tolerance = tolerance
         self.spacing = spacing
+        self.boundary: Boundary = boundary
+        self.empty: EmptySurface = empty
 
     def _measure(self, preds: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         areas = surface_overlap(
@@ -233,6 +295,7 @@ class NormalizedSurfaceDice(_SegmentationScore):
             target,
             tolerance=self.tolerance,
             spacing=self.spacing,
+            boundary=self.boundary,
             mode=self.mode,
             num_classes=self.num_classes,
             valid=valid,
@@ -241,4 +304,5 @@ class NormalizedSurfaceDice(_SegmentationScore):
 
     def _score(self, records: Tensor) -> Tensor:
         areas = bits_float(records)
-        return surface_dice_from_areas(areas.sum(dim=0, keepdim=True) if self.average == "pooled" else areas)
+        pooled = areas.sum(dim=0, keepdim=True) if self.average == "pooled" else areas
+        return surface_dice_from_areas(pooled, empty=self.empty)

@@ -1,12 +1,15 @@
 """Metrics as pure functions of tensors: no state, no configuration, values per image and class."""
 
 from neurotrain.metrics.functional.boxes import box_iou, distance_box_iou, generalized_box_iou
+from neurotrain.metrics.functional.centerline import centerline_dice
 from neurotrain.metrics.functional.detection import (
     detection_confusion,
     detection_precision_recall,
     mean_average_precision,
     mean_f1,
 )
+from neurotrain.metrics.functional.distances import average_surface_distance, hausdorff_distance
+from neurotrain.metrics.functional.instances import instance_counts, instance_f1, instance_precision, label_instances
 from neurotrain.metrics.functional.labels import predict_labels
 from neurotrain.metrics.functional.overlap import (
     EmptyScore,
@@ -35,8 +38,10 @@ __all__ = [
     "accuracy_from_counts",
     "auroc",
     "auroc_from_histogram",
+    "average_surface_distance",
     "bleu_score",
     "box_iou",
+    "centerline_dice",
     "cider_d_score",
     "confusion_counts",
     "detection_confusion",
@@ -45,8 +50,13 @@ __all__ = [
     "dice_score",
     "distance_box_iou",
     "generalized_box_iou",
+    "hausdorff_distance",
+    "instance_counts",
+    "instance_f1",
+    "instance_precision",
     "iou_from_counts",
     "iou_score",
+    "label_instances",
     "mean_average_precision",
     "mean_f1",
     "normalized_surface_dice",

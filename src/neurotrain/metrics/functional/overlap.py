@@ -7,8 +7,9 @@ Conventions for an empty denominator (``empty``), where libraries differ:
 
 - ``"nan"`` (default): NaN, to be skipped by a mean. nnU-Net v2 does so for Dice and IoU: NaN where the class is absent
   from prediction and reference, 0 where it is absent from one.
-- ``"one"``: a correct "nothing here" scores 1. MONAI's ``DiceMetric(ignore_empty=False)`` does so for Dice. (Its
-  default ``ignore_empty=True`` is none of these: NaN wherever the *reference* is empty, even under false positives.)
+- ``"one"``: a correct "nothing here" scores 1. MONAI's ``DiceMetric(ignore_empty=False)`` does so for Dice.
+- ``"nan_target"``: NaN wherever the class is absent from the *reference*, even under false positives. MONAI's default,
+  ``ignore_empty=True``, does so for Dice.
 - ``"zero"``: 0, as scikit-learn's ``zero_division=0``.
 
 Shape legend: ``B`` batch, ``K`` classes, ``*spatial`` any number of axes.
@@ -24,10 +25,12 @@ from torch import Tensor
 from neurotrain.batch import SegmentationMode
 from neurotrain.metrics.functional.labels import check_choice, check_labels
 
-EmptyScore = Literal["nan", "one", "zero"]
+EmptyScore = Literal["nan", "one", "zero", "nan_target"]
 """What a score is where its denominator is zero; see the module's docstring."""
 
-_EMPTY_VALUES = {"nan": float("nan"), "one": 1.0, "zero": 0.0}
+_EMPTY_VALUES = {"nan": float("nan"), "one": 1.0, "zero": 0.0, "nan_target": float("nan")}
+# most cells of a joint table whose codes fit in seven bits, so that a pair of them is a positive int16
+_PAIRED_CELLS = 128
 
 
 def confusion_counts(
@@ -70,8 +73,9 @@ def confusion_counts(
 
 
 def _labels_in_range(name: str, labels: Tensor, levels: int, keep: Tensor | None) -> Tensor:
-    """Labels as int32, 0 where they do not count; refuses what is outside ``0..levels-1``."""
-    labels = labels.to(torch.int32)
+    """Labels as uint8 or int32, 0 where they do not count; refuses what is outside ``0..levels-1``."""
+    if labels.dtype == torch.bool:
+        labels = labels.view(torch.uint8)
     if keep is not None:
         labels = labels * keep  # several times faster than masked_fill
     if labels.numel():
@@ -79,20 +83,39 @@ def _labels_in_range(name: str, labels: Tensor, levels: int, keep: Tensor | None
         if low < 0 or high >= levels:
             wrong = low if low < 0 else high
             raise ValueError(f"{name} holds the label {wrong} inside the valid region; labels are 0..{levels - 1}")
-    return labels
+    return labels.to(torch.uint8 if levels**2 <= _PAIRED_CELLS else torch.int32)
 
 
 def _joint_table(preds: Tensor, target: Tensor, levels: int, keep: Tensor | None) -> Tensor:
     """int64 ``(rows, levels, levels)``: how often each (target, prediction) occurs in each row."""
     rows, voxels = preds.shape
     cells = levels * levels
-    assert rows * cells < 2**31, "codes are int32"
-    code = target * levels + preds
-    code += cells * torch.arange(rows, dtype=torch.int32, device=preds.device).unsqueeze(1)
-    table = torch.bincount(code.flatten(), minlength=rows * cells).reshape(rows, levels, levels)
+    paired = cells <= _PAIRED_CELLS and voxels >= 256 * cells and preds.device.type == "cpu"
+    count = _count_in_pairs if paired else _count_at_once
+    table = count(torch.add(preds, target, alpha=levels), cells).reshape(rows, levels, levels)
     if keep is not None:
         table[:, 0, 0] -= voxels - keep.sum(dim=1)  # what does not count was made (0, 0)
     return table
+
+
+def _count_in_pairs(code: Tensor, cells: int) -> Tensor:
+    """Histogram ``(rows, cells)`` of bytes: two neighbours make one number, so that half as many are counted."""
+    odd = code.shape[1] % 2
+    if odd:
+        code = torch.nn.functional.pad(code, (0, 1))
+    pairs = [torch.bincount(row, minlength=256 * cells) for row in code.view(torch.int16)]
+    table = torch.stack(pairs).reshape(-1, cells, 256)
+    histogram = table.sum(dim=2) + table[..., :cells].sum(dim=1)
+    histogram[:, 0] -= odd
+    return histogram
+
+
+def _count_at_once(code: Tensor, cells: int) -> Tensor:
+    """Histogram ``(rows, cells)`` of all rows together: for many short rows, many cells and other devices."""
+    rows = len(code)
+    assert rows * cells < 2**31, "codes are int32"
+    offsets = cells * torch.arange(rows, dtype=torch.int32, device=code.device)
+    return torch.bincount((code + offsets.unsqueeze(1)).flatten(), minlength=rows * cells).reshape(rows, cells)
 
 
 def _counts_of_table(table: Tensor, mode: SegmentationMode) -> Tensor:
@@ -105,11 +128,11 @@ def _counts_of_table(table: Tensor, mode: SegmentationMode) -> Tensor:
     return counts if mode == "multiclass" else counts[:, 1:]
 
 
-def _ratio(numerator: Tensor, denominator: Tensor, empty: EmptyScore) -> Tensor:
+def _ratio(numerator: Tensor, denominator: Tensor, relevant: Tensor, empty: EmptyScore) -> Tensor:
     """Quotient in float64: counts of a whole data set exceed the 24 bits of a float32."""
     check_choice("empty", empty, get_args(EmptyScore))
     score = numerator.double() / denominator.double()
-    return torch.where(denominator == 0, _EMPTY_VALUES[empty], score)
+    return torch.where(relevant == 0 if empty == "nan_target" else denominator == 0, _EMPTY_VALUES[empty], score)
 
 
 def _unbind(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -124,7 +147,7 @@ def dice_from_counts(counts: Tensor, *, empty: EmptyScore = "nan") -> Tensor:
 
     Args:
         counts: integers ``(..., 4)`` of :func:`confusion_counts`, or sums of them.
-        empty: score where the class is absent from prediction and target.
+        empty: score where the class is absent from prediction and target; see the module's docstring.
 
     Returns:
         float64 ``(...)`` in [0, 1].
@@ -137,31 +160,31 @@ def dice_from_counts(counts: Tensor, *, empty: EmptyScore = "nan") -> Tensor:
         [0.75, nan]
     """
     tp, fp, fn, _ = _unbind(counts)
-    return _ratio(2 * tp, 2 * tp + fp + fn, empty)
+    return _ratio(2 * tp, 2 * tp + fp + fn, tp + fn, empty)
 
 
 def iou_from_counts(counts: Tensor, *, empty: EmptyScore = "nan") -> Tensor:
     """Intersection over union (Jaccard), ``TP / (TP + FP + FN)``; arguments as :func:`dice_from_counts`."""
     tp, fp, fn, _ = _unbind(counts)
-    return _ratio(tp, tp + fp + fn, empty)
+    return _ratio(tp, tp + fp + fn, tp + fn, empty)
 
 
 def sensitivity_from_counts(counts: Tensor, *, empty: EmptyScore = "nan") -> Tensor:
     """Sensitivity (recall), ``TP / (TP + FN)``, empty where the target is; as :func:`dice_from_counts`."""
     tp, _, fn, _ = _unbind(counts)
-    return _ratio(tp, tp + fn, empty)
+    return _ratio(tp, tp + fn, tp + fn, empty)
 
 
 def specificity_from_counts(counts: Tensor, *, empty: EmptyScore = "nan") -> Tensor:
     """Specificity, ``TN / (TN + FP)``, empty where every valid voxel is positive; as :func:`dice_from_counts`."""
-    _, fp, _, tn = _unbind(counts)
-    return _ratio(tn, tn + fp, empty)
+    tp, fp, fn, tn = _unbind(counts)
+    return _ratio(tn, tn + fp, tp + fn, empty)
 
 
 def accuracy_from_counts(counts: Tensor, *, empty: EmptyScore = "nan") -> Tensor:
     """Accuracy of one class against the rest, ``(TP + TN) / all``, empty without a valid voxel."""
     tp, fp, fn, tn = _unbind(counts)
-    return _ratio(tp + tn, tp + fp + fn + tn, empty)
+    return _ratio(tp + tn, tp + fp + fn + tn, tp + fn, empty)
 
 
 def dice_score(

@@ -1,25 +1,42 @@
 """Agreement of boundaries: the normalised surface Dice.
 
+A tolerance needs no distances: a boundary is dilated by it, and what the other boundary shares with that lies near.
+
+Conventions for a class that is absent (``empty``): absent from one of prediction and reference, it scores 0; absent
+from both, NaN by default, as in MONAI and ``surface-distance``, or 1 (``"one"``) or 0 (``"zero"``).
+
 Shape legend: ``B`` batch, ``K`` classes, ``*spatial`` two or three axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import inf
+from collections.abc import Iterator, Sequence
+from math import inf, prod
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from neurotrain.batch import SegmentationMode
-from neurotrain.metrics.functional.labels import check_labels, class_mask
-from neurotrain.metrics.functional.surfels import neighbour_codes, surfel_areas
+from neurotrain.metrics.functional.bitplanes import (
+    BitPlanes,
+    ball_reach,
+    ball_rows,
+    bounding_box,
+    pack_bits,
+)
+from neurotrain.metrics.functional.boundaries import Boundary, boundary_sizes, corner_boundary, voxel_boundary
+from neurotrain.metrics.functional.labels import check_choice, check_labels, class_mask
+from neurotrain.metrics.functional.nearest import nearest_distances
 
-# beyond this many voxels in the cube around the ball, its offsets are not even listed
-_LARGEST_CUBE = 50_000
-# a distance transform costs about as much for one voxel as this many looks at one offset, most of which are saved by
-# an early hit
-_LOOKS_PER_VOXEL = 48
+EmptySurface = Literal["nan", "one", "zero"]
+"""Score of a class without any boundary; see the module's docstring."""
+
+_EMPTY_VALUES = {"nan": float("nan"), "one": 1.0, "zero": 0.0}
+# images of one class that are worked on together, by their voxels: what a processor's cache holds
+_VOXELS_AT_ONCE = 1 << 22
+# beyond this many rows of a ball, a search for the few boundary voxels that a smaller ball leaves is faster
+_ROWS_AT_MOST = 1000
 
 
 def normalized_surface_dice(
@@ -28,9 +45,11 @@ def normalized_surface_dice(
     *,
     tolerance: float,
     spacing: Sequence[float] | None = None,
+    boundary: Boundary = "surfels",
     mode: SegmentationMode = "binary",
     num_classes: int = 1,
     valid: Tensor | None = None,
+    empty: EmptySurface = "nan",
 ) -> Tensor:
     """Share of both boundaries that lies within ``tolerance`` of the other one.
 
@@ -39,17 +58,19 @@ def normalized_surface_dice(
         target: the same shape.
         tolerance: distance in the unit of ``spacing`` (millimetres for medical volumes), at least 0.
         spacing: size of a voxel along each spatial axis; 1 when not given.
+        boundary: of what the boundary consists; see :data:`~neurotrain.metrics.functional.boundaries.Boundary`.
         mode: see :data:`neurotrain.batch.SegmentationMode`.
         num_classes: K.
         valid: bool ``(B, *spatial)``. Outside it both masks are taken as empty (as MONAI's ``ignore_index`` does), so a
             structure that the valid region cuts has a boundary along the cut.
+        empty: score where a class is absent from both; see the module's docstring.
 
     Returns:
-        float64 ``(B, K)`` in [0, 1]; NaN where a class is absent from both, 0 where it is absent from one.
+        float64 ``(B, K)`` in [0, 1]; 0 where a class is absent from one of both.
 
     Raises:
         ValueError: if shapes or types do not fit, there are not two or three spatial axes, ``tolerance`` is negative or
-            not finite, or ``spacing`` is not one positive number for each axis.
+            not finite, ``spacing`` is not one positive number for each axis, or a choice is unknown.
 
     Reference:
         Nikolov et al., 2018 (arXiv:1809.04430), section "Surface Dice"; surfel weights as in its reference code.
@@ -61,21 +82,34 @@ def normalized_surface_dice(
         1.0
     """
     areas = surface_overlap(
-        preds, target, tolerance=tolerance, spacing=spacing, mode=mode, num_classes=num_classes, valid=valid
+        preds,
+        target,
+        tolerance=tolerance,
+        spacing=spacing,
+        boundary=boundary,
+        mode=mode,
+        num_classes=num_classes,
+        valid=valid,
     )
-    return surface_dice_from_areas(areas)
+    return surface_dice_from_areas(areas, empty=empty)
 
 
-def surface_dice_from_areas(areas: Tensor) -> Tensor:
+def surface_dice_from_areas(areas: Tensor, *, empty: EmptySurface = "nan") -> Tensor:
     """Normalised surface Dice of areas, or of sums of areas.
 
     Args:
         areas: floats ``(..., 2)`` of :func:`surface_overlap`.
+        empty: score where there is no boundary at all.
 
     Returns:
-        ``(...)``; NaN where there is no boundary at all.
+        ``(...)`` in [0, 1].
+
+    Raises:
+        ValueError: if ``empty`` is unknown.
     """
-    return areas[..., 0] / areas[..., 1]
+    check_choice("empty", empty, get_args(EmptySurface))
+    near, whole = areas.unbind(dim=-1)
+    return torch.where(whole == 0, _EMPTY_VALUES[empty], near / whole)
 
 
 def surface_overlap(
@@ -84,6 +118,7 @@ def surface_overlap(
     *,
     tolerance: float,
     spacing: Sequence[float] | None = None,
+    boundary: Boundary = "surfels",
     mode: SegmentationMode = "binary",
     num_classes: int = 1,
     valid: Tensor | None = None,
@@ -91,20 +126,14 @@ def surface_overlap(
     """Areas that :func:`normalized_surface_dice` is the ratio of; arguments as there.
 
     Returns:
-        float64 ``(B, K, 2)``: area of both boundaries within the tolerance of the other one, and their whole area.
+        float64 ``(B, K, 2)``: size of both boundaries within the tolerance of the other one, and their whole size.
     """
-    check_labels(preds, target, valid, mode=mode, num_classes=num_classes)
     check_tolerance(tolerance)
-    steps = _checked_spacing(spacing, preds.ndim - (2 if mode == "multilabel" else 1))
-    sizes = surfel_areas(steps).to(preds.device)
-    overlap = sizes.new_zeros(preds.shape[0], num_classes, 2)
-    for index in range(num_classes):
-        predicted = class_mask(preds, index, mode=mode)
-        wanted = class_mask(target, index, mode=mode)
-        if valid is not None:
-            predicted, wanted = predicted & valid, wanted & valid
-        for image in range(preds.shape[0]):
-            overlap[image, index] = _overlap(predicted[image], wanted[image], tolerance, steps, sizes)
+    steps = checked_spacing(spacing, preds.ndim - (2 if mode == "multilabel" else 1))
+    check_choice("boundary", boundary, get_args(Boundary))
+    overlap = torch.zeros(preds.shape[0], num_classes, 2, dtype=torch.float64, device=preds.device)
+    for images, index, packed in packed_classes(preds, target, valid, mode=mode, num_classes=num_classes):
+        overlap[images, index] = _overlap(packed, tolerance, steps, boundary)
     return overlap
 
 
@@ -118,7 +147,16 @@ def check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance={tolerance} must be a finite distance of at least 0")
 
 
-def _checked_spacing(spacing: Sequence[float] | None, ndim: int) -> tuple[float, ...]:
+def checked_spacing(spacing: Sequence[float] | None, ndim: int) -> tuple[float, ...]:
+    """Size of a voxel along each of two or three axes.
+
+    Args:
+        spacing: as the user gave it; None for 1.
+        ndim: number of spatial axes.
+
+    Raises:
+        ValueError: if there are not two or three axes, or not one positive number for each.
+    """
     if ndim not in (2, 3):
         raise ValueError(f"boundaries are defined for two or three spatial axes, not {ndim}")
     steps = (1.0,) * ndim if spacing is None else tuple(float(step) for step in spacing)
@@ -127,88 +165,99 @@ def _checked_spacing(spacing: Sequence[float] | None, ndim: int) -> tuple[float,
     return steps
 
 
-def _overlap(predicted: Tensor, wanted: Tensor, tolerance: float, steps: tuple[float, ...], sizes: Tensor) -> Tensor:
-    """``(2,)``: area within the tolerance and whole area of two masks' boundaries."""
-    box = _bounding_box(predicted | wanted)
-    if box is None:
-        return sizes.new_zeros(2)
-    codes = [neighbour_codes(mask[box]) for mask in (predicted, wanted)]
-    borders = [(code > 0) & (code < len(sizes) - 1) for code in codes]
-    areas = [sizes[code[border].long()] for code, border in zip(codes, borders, strict=True)]
-    whole = areas[0].sum() + areas[1].sum()
-    if not (len(areas[0]) and len(areas[1])):
-        return torch.stack([torch.zeros_like(whole), whole])
-    near = _near_each_other(borders[0], borders[1], tolerance, steps)
-    return torch.stack([areas[0][near[0]].sum() + areas[1][near[1]].sum(), whole])
+def packed_classes(
+    preds: Tensor, target: Tensor, valid: Tensor | None, *, mode: SegmentationMode, num_classes: int
+) -> Iterator[tuple[slice, int, Tensor]]:
+    """Masks of one class after the other, of as many images at once as are worked on well together.
 
+    Args:
+        preds: labels, as in :func:`normalized_surface_dice`.
+        target: the same shape.
+        valid: bool ``(B, *spatial)``, or None.
+        mode: see :data:`neurotrain.batch.SegmentationMode`.
+        num_classes: K.
 
-def _bounding_box(mask: Tensor) -> tuple[slice, ...] | None:
-    """Smallest box around the True voxels; None where there is none."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        line = mask
-        for other in reversed([other for other in range(mask.ndim) if other != axis]):
-            line = line.any(dim=other)
-        inside = line.nonzero()
-        if not len(inside):
-            return None
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return tuple(box)
+    Yields:
+        The images, the class, and uint8 ``(2, images, *spatial)`` of :func:`~.bitplanes.pack_bits`: predicted and
+        wanted.
 
-
-def _near_each_other(
-    first: Tensor, second: Tensor, tolerance: float, steps: tuple[float, ...]
-) -> tuple[Tensor, Tensor]:
-    """For every boundary point of each mask, row-major: is one of the other within the tolerance?"""
-    radius = [int(min(tolerance // step + 1, length - 1)) for step, length in zip(steps, first.shape, strict=True)]
-    cube = 1
-    for reach in radius:
-        cube *= 2 * reach + 1
-    if cube <= _LARGEST_CUBE:
-        offsets = _ball(radius, tolerance, steps)
-        points = int(first.sum() + second.sum())
-        if len(offsets) * points <= _LOOKS_PER_VOXEL * 2 * first.numel():
-            offsets = offsets.to(first.device)
-            return _near_by_offsets(first, second, offsets), _near_by_offsets(second, first, offsets)
-    return _near_by_transform(first, second, tolerance, steps), _near_by_transform(second, first, tolerance, steps)
-
-
-def _ball(radius: Sequence[int], tolerance: float, steps: tuple[float, ...]) -> Tensor:
-    """int64 ``(offsets, axes)`` within the tolerance, the nearest first.
-
-    Distances are rounded as the distance transform rounds them (squares summed from the first axis on, then the root),
-    so that a point exactly at the tolerance is judged alike on both ways.
+    Raises:
+        ValueError: if shapes or types do not fit.
     """
-    grid = torch.cartesian_prod(*(torch.arange(-reach, reach + 1) for reach in radius)).reshape(-1, len(radius))
-    squared = torch.zeros(len(grid), dtype=torch.float64)
-    for axis, step in enumerate(steps):
-        squared = squared + (grid[:, axis].double() * step) ** 2
-    distance, order = squared.sqrt().sort(stable=True)
-    return grid[order[distance <= tolerance]]
+    check_labels(preds, target, valid, mode=mode, num_classes=num_classes)
+    spatial = preds.shape[2 if mode == "multilabel" else 1 :]
+    several = max(1, _VOXELS_AT_ONCE // max(1, prod(spatial)))
+    for first in range(0, preds.shape[0], several):
+        images = slice(first, first + several)
+        pair = [_narrow(labels[images], mode) for labels in (preds, target)]
+        inside = None if valid is None else pack_bits(valid[images])
+        for index in range(num_classes):
+            packed = torch.stack([_packed_class(labels, index, mode) for labels in pair])
+            yield images, index, packed if inside is None else packed & inside
 
 
-def _near_by_offsets(points: Tensor, other: Tensor, offsets: Tensor) -> Tensor:
-    """Looks from every point at each offset, until one hits: good predictions are done after a few."""
-    reach = [int(extent) for extent in offsets.abs().amax(dim=0)]
-    padding = [extent for extent in reversed(reach) for _ in range(2)]
-    padded = torch.nn.functional.pad(other.to(torch.uint8), padding).bool()
-    strides = torch.tensor(padded.stride(), device=points.device)
-    here = ((points.nonzero() + torch.tensor(reach, device=points.device)) * strides).sum(dim=1)
-    waiting = torch.arange(len(here), device=points.device)
-    near = torch.zeros_like(here, dtype=torch.bool)
-    filled = padded.flatten()
-    for jump in (offsets * strides).sum(dim=1).tolist():
-        hit = filled[here + jump]
-        near[waiting[hit]] = True
-        here, waiting = here[~hit], waiting[~hit]
-        if not len(here):
-            break
-    return near
+def _narrow(labels: Tensor, mode: SegmentationMode) -> Tensor:
+    """Labels as bytes where they fit, since each class reads them anew."""
+    if mode != "multiclass" or labels.element_size() == 1 or not labels.numel():
+        return labels
+    low, high = labels.aminmax()
+    return labels.to(torch.uint8) if low >= 0 and high < 256 else labels
 
 
-def _near_by_transform(points: Tensor, other: Tensor, tolerance: float, steps: tuple[float, ...]) -> Tensor:
-    """Exact Euclidean distances from every voxel, for a tolerance whose ball has too many offsets."""
-    from scipy.ndimage import distance_transform_edt
+def _packed_class(labels: Tensor, index: int, mode: SegmentationMode) -> Tensor:
+    if labels.dtype == torch.bool:
+        labels = labels.view(torch.uint8)  # a comparison of bools with a number would widen them
+    if labels.device.type != "cpu":
+        return pack_bits(class_mask(labels, index, mode=mode))
+    plane, value = (labels[:, index], 1) if mode == "multilabel" else (labels, 1 if mode == "binary" else index)
+    return pack_bits(torch.from_numpy(plane.numpy() == value))  # several times faster than torch's comparison
 
-    distance = torch.as_tensor(distance_transform_edt(~other.cpu().numpy(), sampling=steps))
-    return distance.to(points.device)[points] <= tolerance
+
+def _overlap(packed: Tensor, tolerance: float, steps: tuple[float, ...], boundary: Boundary) -> Tensor:
+    """``(images, 2)`` from ``(2, images, *spatial)``."""
+    images = packed.shape[1]
+    packed = packed.flatten(0, 1)
+    box = bounding_box(packed)
+    if box is None:
+        return torch.zeros(images, 2, dtype=torch.float64, device=packed.device)
+    packed = packed[(slice(None), *box)]
+    limits = (*packed.shape[1:-1], 8 * packed.shape[-1])
+    radius = _dilated_radius(tolerance, steps, limits, device=packed.device)
+    margins = [extent + 1 for extent in ball_reach(radius, steps, limits)]
+    masks = BitPlanes.of(packed, margins=margins)
+    edges = masks.replaced(corner_boundary(masks) if boundary == "surfels" else voxel_boundary(masks))
+    near = _other_half(edges.dilated(ball_rows(radius, steps, limits)).bits)
+    if radius < tolerance:
+        near = near | _near_by_search(edges, near, tolerance, steps)
+    sizes = boundary_sizes(masks, near, edges.bits, boundary=boundary, steps=steps)
+    return sizes[:images] + sizes[images:]
+
+
+def _other_half(bits: Tensor) -> Tensor:
+    """What belongs to the target in the place of the prediction, and the reverse."""
+    half = len(bits) // 2
+    return torch.cat([bits[half:], bits[:half]])
+
+
+def _dilated_radius(tolerance: float, steps: Sequence[float], limits: Sequence[int], *, device: torch.device) -> float:
+    """How far to dilate: by the tolerance, unless its ball has so many rows that the rest is searched faster."""
+    rows = prod(2 * extent + 1 for extent in ball_reach(tolerance, steps, limits)[:-1])
+    if rows <= _ROWS_AT_MOST or device.type != "cpu":
+        return tolerance
+    return tolerance * (_ROWS_AT_MOST / rows) ** (1 / (len(steps) - 1))
+
+
+def _near_by_search(edges: BitPlanes, near: Tensor, tolerance: float, steps: tuple[float, ...]) -> Tensor:
+    """Bits of the boundary that are not near yet, but have a voxel of the other boundary within the tolerance."""
+    index, points = edges.replaced(edges.bits & ~near).coordinates()
+    if not len(index):
+        return near
+    others = edges.replaced(_other_half(edges.bits)).coordinates()[1]
+    found = torch.zeros(8 * len(near), dtype=torch.bool)
+    for plane in points[:, 0].unique().tolist():
+        chosen = points[:, 0] == plane
+        distances = nearest_distances(
+            points[chosen, 1:], others[others[:, 0] == plane, 1:], steps=steps, farthest=tolerance
+        )
+        found[index[chosen]] = distances <= tolerance
+    return pack_bits(found)
