@@ -3,7 +3,7 @@
 Shape legend: ``B`` batch, ``C`` image channels, ``L`` labels of a multilabel problem, ``*spatial`` two or three axes.
 """
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -45,3 +45,67 @@ class SegmentationBatch(TypedDict):
     valid: Tensor
     id: list[str]
     source: list[str]
+
+
+class ImageSample(TypedDict):
+    """One image as it is seen; images that steer it travel beside it as ``conditioning/<name>``, of the same size.
+
+    Attributes:
+        image: uint8 ``(3, H, W)``, RGB.
+        id: unique within its source, stable between runs.
+        source: name of the source that the sample comes from.
+    """
+
+    image: Tensor
+    id: str
+    source: str
+
+
+class ImageTextSample(ImageSample):
+    """One image with one caption.
+
+    Attributes:
+        caption: the text.
+    """
+
+    caption: str
+
+
+class ClassificationSample(ImageSample):
+    """One image with its class.
+
+    Attributes:
+        label: int64 ``()``, from 0.
+    """
+
+    label: Tensor
+
+
+class VideoSample(TypedDict):
+    """One clip.
+
+    Attributes:
+        video: uint8 ``(T, 3, H, W)``, RGB.
+        id: unique within its source, stable between runs.
+        source: name of the source that the sample comes from.
+        caption: the text, where captions were asked for.
+    """
+
+    video: Tensor
+    id: str
+    source: str
+    caption: NotRequired[str]
+
+
+class ArraySample(TypedDict):
+    """One stored array: a volume, a latent, an embedding.
+
+    Attributes:
+        array: of the stored shape and type.
+        id: unique within its source, stable between runs.
+        source: name of the source that the sample comes from.
+    """
+
+    array: Tensor
+    id: str
+    source: str

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from neurotrain.data.datasets.decoding import DECODER_ERRORS, FORMATS
+from neurotrain.data.datasets.decoding import DECODER_ERRORS, FORMATS, PixelError, values_of
 from neurotrain.data.decoders.base import MAX_PIXELS
 from neurotrain.data.decoders.jpeg import is_jpeg, jpeg_orientation, jpeg_pixels, turned
 from neurotrain.data.sources.base import SampleFormatError
@@ -56,7 +56,7 @@ def decode_rgb(
     with opened(data, uri=uri, max_pixels=max_pixels) as image:
         from PIL import ImageOps
 
-        return _rgb(ImageOps.exif_transpose(image), uri=uri, background=background)
+        return rgb_of(ImageOps.exif_transpose(image), uri=uri, background=background)
 
 
 @contextmanager
@@ -95,7 +95,12 @@ def _plain(error: BaseException) -> str:
     return str(error).partition(" <_io.")[0]
 
 
-def _rgb(image: Image, *, uri: str, background: tuple[int, int, int]) -> NDArray[np.uint8]:
+def rgb_of(image: Image, *, uri: str, background: tuple[int, int, int] = WHITE) -> NDArray[np.uint8]:
+    """Pixels of an opened image, or of the frame that it stands at; see :func:`decode_rgb`.
+
+    Raises:
+        SampleFormatError: if it stores numbers of unknown range.
+    """
     from PIL import Image as Pillow
 
     if image.mode in ("I", "F"):
@@ -108,3 +113,29 @@ def _rgb(image: Image, *, uri: str, background: tuple[int, int, int]) -> NDArray
         below = Pillow.new("RGBA", image.size, (*background, 255))
         image = Pillow.alpha_composite(below, image.convert("RGBA"))
     return np.array(image.convert("RGB"))
+
+
+def decode_mask(data: bytes, *, uri: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode an image whose pixels are labels: the stored values, up to 255; the EXIF orientation is applied.
+
+    Args:
+        data: the whole file.
+        uri: of it, for messages.
+        max_pixels: a header that promises more is refused.
+
+    Returns:
+        uint8 ``(H, W)``.
+
+    Raises:
+        SampleFormatError: if it cannot be decoded, is coloured, or holds values above 255.
+    """
+    with opened(data, uri=uri, max_pixels=max_pixels) as image:
+        from PIL import ImageOps
+
+        try:
+            values = values_of(ImageOps.exif_transpose(image)).numpy()
+        except PixelError as error:
+            raise SampleFormatError(f"{uri}: {error}") from error
+    if values.max(initial=0) > 255:
+        raise SampleFormatError(f"{uri}: holds {values.max()}, labels are at most 255")
+    return values.astype(np.uint8)

@@ -11,8 +11,9 @@ import pyarrow as pa
 LISTED = 10
 """Problems named in a message before it only counts."""
 
-CAPTION_FILE = "caption_file"
-"""Columns that begin so tell the text file that a caption was read from: they are in the index, not in samples."""
+CAPTION_FILE, CHECKSUM = "caption_file", "checksum_"
+INDEX_ONLY = (CAPTION_FILE, CHECKSUM)
+"""Columns that begin so are in the index, not in samples: the file of a caption, what a download is checked with."""
 
 Field = bytes | str | int | float
 """One raw field: an encoded file (JPEG, PNG, TIFF, GIF, npy, …) as bytes, a caption as str, a label or a number."""

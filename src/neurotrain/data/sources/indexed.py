@@ -24,7 +24,7 @@ from neurotrain.data.index import (
     table_fingerprint,
     unchanged_rows,
 )
-from neurotrain.data.sources.base import CAPTION_FILE, LISTED, Field, RawSample, SampleFormatError, Source
+from neurotrain.data.sources.base import INDEX_ONLY, LISTED, Field, RawSample, SampleFormatError, Source
 from neurotrain.data.sources.pairing import object_columns
 from neurotrain.storage.base import Storage
 
@@ -152,19 +152,20 @@ class IndexedSource(Source):
         fields: dict[str, Field] = {}
         identity: dict[str, str] = {}
         for field, (key, size, etag) in row.objects.items():
-            data = self.storage.read(key)
-            if size is not None and len(data) != size:
-                found = f"has {len(data)} bytes, the index says {size}: it has changed since"
-                raise SampleFormatError(f"{self.storage.uri_of(key)}: {found}")
-            fields[field] = data
-            if etag is not None:
-                identity[field] = etag
+            data, known = self._object(field, key, index)
+            fields[field] = checked_size(data, size, self.storage.uri_of(key))
+            if (one := known or etag) is not None:
+                identity[field] = one
         uri = self.storage.uri_of(row.objects[self.first][0])
         return RawSample(id=row.id, source=self.name, uri=uri, fields={**fields, **row.values}, identity=identity)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made again in a moment."""
         return {**self.__dict__, "_lookup": None}
+
+    def _object(self, field: str, key: str, index: int) -> tuple[bytes, str | None]:
+        """Bytes of one entry's object, and what identifies them where the index does not."""
+        return self.storage.read(key), None
 
     def _ready(self) -> Manifest:
         if self._manifest is None:
@@ -189,6 +190,17 @@ class IndexedSource(Source):
         if self.dimensions:
             table = _with_dimensions(table, previous, storage=self.storage, threads=self.threads)
         return table
+
+
+def checked_size(data: bytes, size: int | None, uri: str) -> bytes:
+    """Return ``data``.
+
+    Raises:
+        SampleFormatError: if it has not the size that the index says.
+    """
+    if size is not None and len(data) != size:
+        raise SampleFormatError(f"{uri}: has {len(data)} bytes, the index says {size}: it has changed since")
+    return data
 
 
 class _Row:
@@ -224,7 +236,7 @@ class _Lookup:
         self._values = {
             name: table.column(name)
             for name in table.column_names
-            if name not in taken and not name.startswith(CAPTION_FILE) and _is_field(table.column(name).type)
+            if name not in taken and not name.startswith(INDEX_ONLY) and _is_field(table.column(name).type)
         }
 
     def row(self, index: int) -> _Row:
@@ -281,5 +293,7 @@ def _with_dimensions(table: pa.Table, previous: pa.Table | None, *, storage: Sto
         shown = ", ".join(unreadable[:LISTED]) + (", ..." if len(unreadable) > LISTED else "")
         _LOGGER.warning("%s: %d headers cannot be read: %s", storage.uri, len(unreadable), shown)
     for name, values in zip(names, sizes, strict=True):
+        if name in table.column_names:  # a folder of frames knows how many there are
+            continue
         table = table.append_column(name, pa.array(values, mask=values == 0))
     return table
