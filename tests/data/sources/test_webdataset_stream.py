@@ -53,11 +53,11 @@ def test_without_shuffling(folder: Path) -> None:
     assert _numbers(list(stream.stream(epoch=2, shard=0, shards=1))) == list(range(TOTAL))
 
 
-@pytest.mark.parametrize("split", ["shards", "samples"])
+@pytest.mark.parametrize("sharing", ["shards", "samples"])
 @pytest.mark.parametrize("readers", [2, 3])
-def test_readers_share(folder: Path, split: str, readers: int) -> None:
+def test_readers_share(folder: Path, sharing: str, readers: int) -> None:
     parts = [
-        _numbers(list(_stream(folder, split=split).stream(epoch=0, shard=reader, shards=readers)))
+        _numbers(list(_stream(folder, sharing=sharing).stream(epoch=0, shard=reader, shards=readers)))
         for reader in range(readers)
     ]
     assert all(parts)
@@ -67,19 +67,19 @@ def test_readers_share(folder: Path, split: str, readers: int) -> None:
 def test_more_readers_than_shards(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"6 shards for 8 readers \(workers x ranks\), 2 would have nothing"):
         _stream(folder).stream(epoch=0, shard=0, shards=8)
-    parts = [_numbers(list(_stream(folder, split="samples").stream(epoch=0, shard=r, shards=8))) for r in range(8)]
+    parts = [_numbers(list(_stream(folder, sharing="samples").stream(epoch=0, shard=r, shards=8))) for r in range(8)]
     assert sorted(number for part in parts for number in part) == list(range(TOTAL))
 
 
-@pytest.mark.parametrize(("split", "readers"), [("shards", 1), ("shards", 2), ("samples", 3)])
-def test_resumed_at_every_place(folder: Path, split: str, readers: int) -> None:
+@pytest.mark.parametrize(("sharing", "readers"), [("shards", 1), ("shards", 2), ("samples", 3)])
+def test_resumed_at_every_place(folder: Path, sharing: str, readers: int) -> None:
     for reader in range(readers):
-        whole = list(_stream(folder, split=split).stream(epoch=1, shard=reader, shards=readers))
+        whole = list(_stream(folder, sharing=sharing).stream(epoch=1, shard=reader, shards=readers))
         for consumed in range(len(whole) + 1):
-            first = _stream(folder, split=split)
+            first = _stream(folder, sharing=sharing)
             head = list(islice(first.stream(epoch=1, shard=reader, shards=readers), consumed))
             state = json.loads(json.dumps(first.state_dict()))
-            second = _stream(folder, split=split)
+            second = _stream(folder, sharing=sharing)
             second.load_state_dict(state)
             assert json.loads(json.dumps(second.state_dict())) == state
             tail = list(second.stream(epoch=1, shard=reader, shards=readers))
@@ -204,7 +204,7 @@ def test_a_bomb_is_not_unpacked_into_memory(tmp_path: Path) -> None:
 def test_settings(tmp_path: Path) -> None:
     for settings, message in (
         ({"shuffle_buffer": 0}, "shuffle_buffer=0: at least 1"),
-        ({"split": "sample"}, "split='sample'"),
+        ({"sharing": "sample"}, "sharing='sample'"),
         ({"largest_member": 0}, "largest_member=0"),
         ({"shards": "pipe:touch canary"}, "not a URL or a command"),
     ):

@@ -23,6 +23,7 @@ from neurotrain.data.sources.columns import (
     filter_expression,
     find_column,
     match_columns,
+    noted_class_names,
 )
 from neurotrain.data.sources.objects import find_objects
 from neurotrain.data.sources.parquet_footer import ParquetFooter, read_footers
@@ -171,7 +172,7 @@ class ParquetSource(Source):
         label, image = self._columns.get("label"), self._columns.get("image")
         if label is None or not pa.types.is_integer(label.type):
             return None
-        noted = footers[0].class_names(label.name)
+        noted = noted_class_names(footers[0].schema, label.name)
         if noted is not None or image is None or image.path[-1] != "bytes":
             return noted
         try:

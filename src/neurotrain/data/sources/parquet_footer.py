@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,16 +62,6 @@ class ParquetFooter:
         groups = (self.metadata.row_group(number) for number in range(self.metadata.num_row_groups))
         chunks = (group.column(number) for group in groups for number in range(group.num_columns))
         return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in wanted)
-
-    def class_names(self, column: str) -> tuple[str, ...] | None:
-        """Names of the classes of an integer column where ``datasets`` noted them in the schema, else None."""
-        noted = (self.schema.metadata or {}).get(b"huggingface")
-        try:
-            feature = json.loads(noted)["info"]["features"][column] if noted else {}
-            names = feature["names"] if feature.get("_type") == "ClassLabel" else None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None  # a note that nobody promised, in another shape
-        return None if names is None else tuple(str(name) for name in names)
 
 
 def read_footers(storage: Storage, objects: Sequence[ObjectInfo]) -> list[ParquetFooter]:

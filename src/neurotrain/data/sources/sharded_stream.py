@@ -12,7 +12,7 @@ from typing import Literal, cast
 from neurotrain.data.sources.base import RawSample, SampleFormatError, StreamingSource
 from neurotrain.data.sources.tar_members import ShardError
 
-Splitting = Literal["shards", "samples"]
+Sharing = Literal["shards", "samples"]
 """Every reader takes whole shards; or every reader reads all shards and takes each n-th sample."""
 
 _Place = tuple[int, int]
@@ -50,7 +50,7 @@ class ShardedStream(StreamingSource):
         seed: of the order of shards and of the buffer.
         shuffle_shards: draw the order of shards for each epoch; without it they come by key.
         shuffle_buffer: samples to draw from; 1 keeps the order.
-        split: how readers share: ``"shards"`` needs at least one shard for each reader (worker x rank); ``"samples"``
+        sharing: how readers share: ``"shards"`` needs at least one shard for each reader (worker x rank); ``"samples"``
             needs none, and reads everything once for each reader.
 
     Raises:
@@ -64,15 +64,15 @@ class ShardedStream(StreamingSource):
         seed: int = 0,
         shuffle_shards: bool = True,
         shuffle_buffer: int = 1000,
-        split: Splitting = "shards",
+        sharing: Sharing = "shards",
     ) -> None:
         super().__init__(name=name)
         if shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer={shuffle_buffer}: at least 1, which keeps the order")
-        if split not in ("shards", "samples"):
-            raise ValueError(f"split={split!r}: 'shards' or 'samples'")
+        if sharing not in ("shards", "samples"):
+            raise ValueError(f"sharing={sharing!r}: 'shards' or 'samples'")
         self._seed, self._shuffle_shards = seed, shuffle_shards
-        self._shuffle_buffer, self._split = shuffle_buffer, split
+        self._shuffle_buffer, self._sharing = shuffle_buffer, sharing
         self._running: dict[int, _Part] = {}
         self._resumed: dict[int, _Part] = {}
 
@@ -106,10 +106,10 @@ class ShardedStream(StreamingSource):
         if not 0 <= shard < shards:
             raise ValueError(f"shard={shard}: shards={shards} has 0 to {shards - 1}")
         count = self.shard_count()
-        if self._split == "shards" and count < shards:
+        if self._sharing == "shards" and count < shards:
             raise ValueError(
                 f"{self.name}: {count} shards for {shards} readers (workers x ranks), {shards - count} would have "
-                "nothing: use fewer workers, more shards, or split='samples', where every reader "
+                "nothing: use fewer workers, more shards, or sharing='samples', where every reader "
                 "reads all and keeps its share"
             )
         part = self._resumed.pop(shard, None)
@@ -158,13 +158,13 @@ class ShardedStream(StreamingSource):
 
     def _settings(self) -> str:
         order = "drawn" if self._shuffle_shards else "sorted"
-        return f"{self._identity()} seed={self._seed} {order} buffer={self._shuffle_buffer} split={self._split}"
+        return f"{self._identity()} seed={self._seed} {order} buffer={self._shuffle_buffer} sharing={self._sharing}"
 
     def _samples(self, part: _Part, reader: int) -> Iterator[RawSample]:
         if part.done:
             return
         order = self._order(part.epoch)
-        mine = order[reader :: part.shards] if self._split == "shards" else order
+        mine = order[reader :: part.shards] if self._sharing == "shards" else order
         try:
             buffer = self._buffered(part, mine)
             incoming = self._incoming(part, mine, reader)
@@ -204,7 +204,7 @@ class ShardedStream(StreamingSource):
                     break
                 part.number += 1
                 # Shards of few samples would always feed the first readers: the shard's position shifts the share.
-                if self._split == "shards" or sum(place) % part.shards == reader:
+                if self._sharing == "shards" or sum(place) % part.shards == reader:
                     yield place, sample
             part.position, part.number = part.position + 1, 0
 

@@ -13,7 +13,7 @@ from neurotrain.data.sources.base import RawSample
 from neurotrain.data.sources.member_fields import MemberFields
 from neurotrain.data.sources.objects import find_objects
 from neurotrain.data.sources.ranged_file import RangedFile
-from neurotrain.data.sources.sharded_stream import ShardedStream, Splitting
+from neurotrain.data.sources.sharded_stream import ShardedStream, Sharing
 from neurotrain.data.sources.tar_members import ForwardFile, ShardError, TarMember, members
 from neurotrain.data.sources.webdataset import LARGEST_MEMBER, MOST_MEMBERS, check_limits, sample_of
 from neurotrain.storage import ObjectInfo, Storage
@@ -37,7 +37,7 @@ class WebDatasetStream(ShardedStream):
         seed: of the order of shards and of the buffer.
         shuffle_shards: draw the order of shards for each epoch.
         shuffle_buffer: samples to draw from; 1 keeps the order.
-        split: how readers share.
+        sharing: how readers share.
         largest_member: bytes that a member may have.
         most_members: members that a shard may have.
 
@@ -55,12 +55,12 @@ class WebDatasetStream(ShardedStream):
         seed: int = 0,
         shuffle_shards: bool = True,
         shuffle_buffer: int = 1000,
-        split: Splitting = "shards",
+        sharing: Sharing = "shards",
         largest_member: int = LARGEST_MEMBER,
         most_members: int = MOST_MEMBERS,
     ) -> None:
         super().__init__(
-            name=name, seed=seed, shuffle_shards=shuffle_shards, shuffle_buffer=shuffle_buffer, split=split
+            name=name, seed=seed, shuffle_shards=shuffle_shards, shuffle_buffer=shuffle_buffer, sharing=sharing
         )
         check_limits(largest_member=largest_member, most_members=most_members)
         self._storage, self._shards = storage, shards
