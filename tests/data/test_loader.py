@@ -43,7 +43,7 @@ def read(batches: Any) -> list[list[list[int]]]:
     return [batch[:, :5].tolist() for batch in batches]
 
 
-PLAN = EpochPlan(length=5, samples_per_epoch=11, seed=3)
+PLAN = EpochPlan(count=5, samples_per_epoch=11, seed=3)
 
 
 @pytest.mark.parametrize("settings", [{"num_workers": 1}, {"num_workers": 2}, {"num_workers": 2, "prefetch": 1}])
@@ -53,7 +53,7 @@ def test_order_and_draws_do_not_depend_on_workers(settings: dict[str, int]) -> N
 
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_order_and_draws_do_not_depend_on_the_world_size(drop_last: bool) -> None:
-    plan = EpochPlan(length=7, samples_per_epoch=26, seed=1)
+    plan = EpochPlan(count=7, samples_per_epoch=26, seed=1)
     whole = read(loader(plan, batch_size=8, drop_last=drop_last))
     for world_size in (2, 4, 8):
         shares = [
@@ -68,7 +68,7 @@ def test_order_and_draws_do_not_depend_on_the_world_size(drop_last: bool) -> Non
 
 
 def test_shares_are_disjoint_and_complete_in_evaluation() -> None:
-    plan = EpochPlan(length=7, shuffle=False)
+    plan = EpochPlan(count=7, shuffle=False)
     parts = [PlannedBatches(plan=plan, batch_size=2, rank=rank, world_size=3, drop_last=False) for rank in range(3)]
     indices = [[[key.index for key in batch] for batch in part] for part in parts]
     assert indices == [[[0, 3], [6]], [[1, 4]], [[2, 5]]]
@@ -101,7 +101,7 @@ def test_resumes_at_every_batch(workers: int) -> None:
 
 
 def test_resumes_on_another_number_of_ranks() -> None:
-    plan = EpochPlan(length=9, samples_per_epoch=24, seed=5)
+    plan = EpochPlan(count=9, samples_per_epoch=24, seed=5)
     first = loader(plan, batch_size=4, rank=1, world_size=2)
     iterator = iter(first)
     next(iterator)
@@ -241,10 +241,10 @@ def test_close_ends_the_workers_and_a_new_pass_starts_others(persistent_workers:
 @pytest.mark.parametrize(
     ("name", "plan", "settings"),
     [
-        ("seed", EpochPlan(length=5, samples_per_epoch=11, seed=4), {}),
-        ("length", EpochPlan(length=6, samples_per_epoch=11, seed=3), {}),
-        ("samples_per_epoch", EpochPlan(length=5, samples_per_epoch=12, seed=3), {}),
-        ("plan", EpochPlan(length=5, samples_per_epoch=11, seed=3, shuffle=False), {}),
+        ("seed", EpochPlan(count=5, samples_per_epoch=11, seed=4), {}),
+        ("count", EpochPlan(count=6, samples_per_epoch=11, seed=3), {}),
+        ("samples_per_epoch", EpochPlan(count=5, samples_per_epoch=12, seed=3), {}),
+        ("plan", EpochPlan(count=5, samples_per_epoch=11, seed=3, shuffle=False), {}),
         ("global_batch", PLAN, {"batch_size": 3}),
         ("drop_last", PLAN, {"drop_last": False}),
     ],

@@ -29,7 +29,7 @@ def test_seeds_differ_by_every_word_and_by_order() -> None:
 
 
 def test_order_never_changes_between_versions() -> None:
-    plan = EpochPlan(length=10, seed=7)
+    plan = EpochPlan(count=10, seed=7)
     assert plan.order(0).tolist() == [9, 1, 2, 7, 0, 5, 3, 8, 4, 6]
     assert mix_seed(7, 3, 5) == 17746397239880631399
     assert plan.fingerprint() == "0ff3459a46037ada"
@@ -38,7 +38,7 @@ def test_order_never_changes_between_versions() -> None:
 @pytest.mark.parametrize("samples_per_epoch", [None, 1, 6, 7, 8, 20, 21])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_every_sample_occurs_equally_often(samples_per_epoch: int | None, shuffle: bool) -> None:
-    plan = EpochPlan(length=7, samples_per_epoch=samples_per_epoch, shuffle=shuffle, seed=1)
+    plan = EpochPlan(count=7, samples_per_epoch=samples_per_epoch, shuffle=shuffle, seed=1)
     for epoch in range(5):
         order = plan.order(epoch)
         counts = np.bincount(order, minlength=7)
@@ -47,7 +47,7 @@ def test_every_sample_occurs_equally_often(samples_per_epoch: int | None, shuffl
 
 
 def test_keys_and_order_say_the_same() -> None:
-    plan = EpochPlan(length=5, samples_per_epoch=13, seed=2)
+    plan = EpochPlan(count=5, samples_per_epoch=13, seed=2)
     for epoch in (0, 3):
         keys = [plan.key(epoch=epoch, position=position) for position in range(len(plan))]
         assert [key.index for key in keys] == plan.order(epoch).tolist()
@@ -58,25 +58,25 @@ def test_keys_and_order_say_the_same() -> None:
 
 
 def test_permutations_differ_by_epoch_cycle_and_seed() -> None:
-    plan = EpochPlan(length=50, samples_per_epoch=100, seed=0)
+    plan = EpochPlan(count=50, samples_per_epoch=100, seed=0)
     first, second = plan.order(0)[:50], plan.order(0)[50:]
-    others = (second, plan.order(1)[:50], EpochPlan(length=50, seed=1).order(0))
+    others = (second, plan.order(1)[:50], EpochPlan(count=50, seed=1).order(0))
     assert all(not np.array_equal(first, other) for other in others)
 
 
 def test_each_place_is_equally_likely() -> None:
-    orders = np.stack([EpochPlan(length=4, seed=seed).order(0) for seed in range(4000)])
+    orders = np.stack([EpochPlan(count=4, seed=seed).order(0) for seed in range(4000)])
     shares = np.stack([np.bincount(orders[:, place], minlength=4) for place in range(4)]) / 4000
     assert np.abs(shares - 0.25).max() < 0.03  # 4 standard errors
 
 
 def test_without_shuffle_the_order_is_the_datasets() -> None:
-    assert EpochPlan(length=3, samples_per_epoch=7, shuffle=False).order(9).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert EpochPlan(count=3, samples_per_epoch=7, shuffle=False).order(9).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_random_numbers_depend_on_seed_epoch_and_position_only() -> None:
     def draw(seed: int, key: SampleKey) -> float:
-        return float(torch.rand((), generator=EpochPlan(length=9, seed=seed).generator(key)))
+        return float(torch.rand((), generator=EpochPlan(count=9, seed=seed).generator(key)))
 
     base = draw(0, SampleKey(1, 2, 3))
     assert draw(0, SampleKey(8, 2, 3)) == base
@@ -84,14 +84,14 @@ def test_random_numbers_depend_on_seed_epoch_and_position_only() -> None:
 
 
 def test_fingerprint_tells_plans_apart() -> None:
-    base = {"length": 10, "samples_per_epoch": 20, "shuffle": True, "seed": 0}
-    changes = [{"length": 11}, {"samples_per_epoch": 21}, {"shuffle": False}, {"seed": 1}]
+    base = {"count": 10, "samples_per_epoch": 20, "shuffle": True, "seed": 0}
+    changes = [{"count": 11}, {"samples_per_epoch": 21}, {"shuffle": False}, {"seed": 1}]
     prints = {EpochPlan(**{**base, **change}).fingerprint() for change in [{}, *changes]}
     assert len(prints) == 5
-    assert EpochPlan(length=4).fingerprint() == EpochPlan(length=4, samples_per_epoch=4).fingerprint()
+    assert EpochPlan(count=4).fingerprint() == EpochPlan(count=4, samples_per_epoch=4).fingerprint()
 
 
-@pytest.mark.parametrize(("name", "value"), [("length", 0), ("samples_per_epoch", 0)])
+@pytest.mark.parametrize(("name", "value"), [("count", 0), ("samples_per_epoch", 0)])
 def test_refuses_emptiness(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name}=0"):
-        EpochPlan(**{"length": 3, name: value})
+        EpochPlan(**{"count": 3, name: value})

@@ -31,7 +31,7 @@ from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, 
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
 from neurotrain.callbacks import NonFiniteLossError
-from neurotrain.data import SegmentationDataModule
+from neurotrain.data import PlannedDataModule
 
 logger = logging.getLogger(__name__)
 
@@ -217,8 +217,8 @@ def _run_stage(
 
 
 def _has_test_split(data: LightningDataModule) -> bool:
-    if isinstance(data, SegmentationDataModule) and "test" not in data.dataset.splits:
-        logger.warning("%s has no labelled test split: the run ends without a test", data.dataset.name)
+    if isinstance(data, PlannedDataModule) and not data.has_test_split:
+        logger.warning("%s has no labelled test split: the run ends without a test", data.title)
         return False
     return True
 

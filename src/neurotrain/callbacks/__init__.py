@@ -8,9 +8,11 @@ from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
 from neurotrain.callbacks.predictions import SegmentationPredictions
 from neurotrain.callbacks.progress import Progress
 from neurotrain.callbacks.tables import SampleTable
+from neurotrain.callbacks.telemetry import LoaderTelemetry
 from neurotrain.callbacks.throughput import Throughput
 
 __all__ = [
+    "LoaderTelemetry",
     "MetricsCsv",
     "NanGuard",
     "NonFiniteLossError",

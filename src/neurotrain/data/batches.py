@@ -9,40 +9,9 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from neurotrain.data.engine import BatchRequest
-from neurotrain.data.plan import EpochPlan, Plan, PlanBlock, SampleKey
+from neurotrain.data.plan import Plan, SampleKey
 
 _BLOCK = 4096  # positions asked of a plan at once: a plan's cost is mostly per call
-
-
-class EpochBlocks:
-    """An :class:`EpochPlan` by blocks.
-
-    Args:
-        plan: the order of one source.
-    """
-
-    def __init__(self, plan: EpochPlan) -> None:
-        self._plan = plan
-
-    def length(self, epoch: int) -> int:
-        """Positions of one epoch."""
-        return len(self._plan)
-
-    def block(self, *, epoch: int, first: int, last: int) -> PlanBlock:
-        """The samples at positions ``[first, last)``."""
-        parts: list[np.ndarray] = []
-        while first < last:
-            cycle, offset = divmod(first, self._plan.length)
-            end = min(last, (cycle + 1) * self._plan.length)
-            order = self._plan._permutation(epoch, cycle)  # pyright: ignore[reportPrivateUsage] - whole epochs are long
-            parts.append(order[offset : offset + end - first])
-            first = end
-        index = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        return PlanBlock(np.zeros(len(index), np.int32), index)
-
-    def fingerprint(self) -> str:
-        """Identity of the order."""
-        return self._plan.fingerprint()
 
 
 class PlannedBatches(Sampler[list[SampleKey]]):
@@ -65,13 +34,13 @@ class PlannedBatches(Sampler[list[SampleKey]]):
     """
 
     def __init__(
-        self, *, plan: EpochPlan | Plan, batch_size: int, rank: int = 0, world_size: int = 1, drop_last: bool = True
+        self, *, plan: Plan, batch_size: int, rank: int = 0, world_size: int = 1, drop_last: bool = True
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank={rank}: world_size={world_size} has the ranks 0 to {world_size - 1}")
-        self.plan: Plan = EpochBlocks(plan) if isinstance(plan, EpochPlan) else plan
+        self.plan = plan
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size

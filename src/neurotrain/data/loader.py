@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ class PlannedLoader(Iterable[Any]):
         ledger: folder for the list of bad samples; None: it is kept in memory only.
         seed_globals: seed the global generators of ``random``, numpy and torch for each sample, from the plan's
             identity and the sample's place, and restore them afterwards; for transforms that take no generator.
+        sources: names of the plan's sources, for telemetry; without them they are numbered.
+        targets: share of each source that the first positions of an epoch should have, by epoch and their number.
 
     Raises:
         ValueError: as :class:`PlannedBatches`; or if settings have no effect together.
@@ -86,7 +88,7 @@ class PlannedLoader(Iterable[Any]):
         >>> class Squares:
         ...     def load(self, key: SampleKey) -> dict[str, int]:
         ...         return {"square": key.index**2}
-        >>> plan = EpochPlan(length=5, shuffle=False)
+        >>> plan = EpochPlan(count=5, shuffle=False)
         >>> loader = PlannedLoader(dataset=Squares(), plan=plan, batch_size=2)
         >>> iterator = iter(loader)
         >>> next(iterator), loader.state_dict()["batch"]
@@ -101,7 +103,7 @@ class PlannedLoader(Iterable[Any]):
         self,
         *,
         dataset: SampleSource[SampleKey] | BatchSource,
-        plan: EpochPlan | Plan,
+        plan: Plan,
         batch_size: int,
         collate: Callable[[list[Any]], Any] | None = None,
         ragged: Collection[str] = (),
@@ -117,11 +119,15 @@ class PlannedLoader(Iterable[Any]):
         quarantine: Quarantine | None = None,
         ledger: Path | None = None,
         seed_globals: bool = False,
+        sources: Sequence[str] = (),
+        targets: Callable[[int, int], Sequence[float]] | None = None,
     ) -> None:
         _check(num_workers=num_workers, prefetch=prefetch, persistent_workers=persistent_workers, timeout=timeout)
         if ledger is not None and quarantine is None:
             raise ValueError(f"ledger={ledger} has no effect without quarantine: the first bad sample ends the pass")
         self.plan = plan
+        self.sources = tuple(sources)
+        self._targets = targets
         self._batches = PlannedBatches(
             plan=plan, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
         )
@@ -161,6 +167,12 @@ class PlannedLoader(Iterable[Any]):
         """Processes that prepare batches."""
         return self._workers
 
+    @property
+    def consumed(self) -> int:
+        """Batches of the present epoch that were handed out, those before a resume included."""
+        epoch, consumed = self._position
+        return consumed if epoch == self._batches.epoch else 0
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; Lightning does so by itself."""
         self._batches.set_epoch(epoch)
@@ -175,10 +187,8 @@ class PlannedLoader(Iterable[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """Position, identity of the order and counts, of plain values."""
-        epoch, consumed = self._position
-        if epoch != self._batches.epoch:
-            epoch, consumed = self._batches.epoch, 0
-        progress = {"epoch": epoch, "batch": consumed, "unreal_epochs": self._batches.unreal_epochs}
+        batches = self._batches
+        progress = {"epoch": batches.epoch, "batch": self.consumed, "unreal_epochs": batches.unreal_epochs}
         return {**progress, **self._identity(), "records": self._records.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -227,14 +237,21 @@ class PlannedLoader(Iterable[Any]):
         Returns:
             ``batches``; ``wait_seconds`` that the training loop waited for them and ``wait_share`` of the time that
             passed; mean ``queue_depth``; ``retried`` and ``replaced`` in all; ``copies`` of batches because too many
-            were kept; ``rss_bytes`` of this process and the workers; ``shares`` of each source since the start;
-            ``counters`` of the source, such as cache hits.
+            were kept; ``rss_bytes`` of this process and the workers; ``share`` of each source in this epoch, over all
+            ranks, and its ``target`` where there is one; ``counters`` of the source, such as cache hits.
         """
         pool = None if self._running is None else self._running()
         workers = [] if pool is None or pool.closed else pool.pids
         told = self._records.told()
         told["rss_bytes"] = resident_bytes([os.getpid(), *workers])
         told["copies"] = 0 if pool is None else pool.ring.copies
+        shares = self._records.shares
+        names = self.sources or tuple(map(str, range(len(shares))))
+        told["share"] = dict(zip(names, shares + [0.0] * (len(names) - len(shares)), strict=True))
+        if self._targets is not None:
+            epoch, consumed = self._position
+            targets = self._targets(epoch, consumed * self.global_batch)
+            told["target"] = {name: float(target) for name, target in zip(names, targets, strict=True)}
         return told
 
     def close(self) -> None:
@@ -257,7 +274,7 @@ class PlannedLoader(Iterable[Any]):
         batches, plan = self._batches, self.plan
         given = {"global_batch": batches.global_batch, "drop_last": batches.drop_last, "plan": plan.fingerprint()}
         if isinstance(plan, EpochPlan):
-            given = {"seed": plan.seed, "length": plan.length, "samples_per_epoch": len(plan), **given}
+            given = {"seed": plan.seed, "count": plan.count, "samples_per_epoch": len(plan), **given}
         return given
 
     def _begin(self) -> Stream:
@@ -347,7 +364,7 @@ class _Pass(Iterator[Any]):
             self._loader.close()
 
 
-def _seed_of(plan: EpochPlan | Plan) -> int:
+def _seed_of(plan: Plan) -> int:
     """A number that differs between orders, for what is drawn beside them."""
     if isinstance(plan, EpochPlan):
         return plan.seed

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakSet
 
-from lightning import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from neurotrain.data.datasets.base import Record, SegmentationDataset
 from neurotrain.data.datasets.decoding import image_size
 from neurotrain.data.datasets.fingerprint import fingerprint_files
 from neurotrain.data.datasets.splits import hold_out, k_fold
-from neurotrain.data.loader import PlannedLoader, StartMethod
+from neurotrain.data.engine import Quarantine
+from neurotrain.data.loader import StartMethod
+from neurotrain.data.parts import DatasetPart, check_kept
 from neurotrain.data.plan import EpochPlan
-from neurotrain.data.prediction import LoaderOfPredictions, Placement, find_images, laid_back, placement
-from neurotrain.data.samples import PlannedSamples, SampleCache, collate
+from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
+from neurotrain.data.prediction import Placement, find_images, laid_back, placement
 from neurotrain.data.transforms import Transform
 
 Split = Literal["train", "validation", "test", "predict"]
@@ -28,7 +25,7 @@ Split = Literal["train", "validation", "test", "predict"]
 ``predict`` is the images of ``source``, or those of the test split."""
 
 
-class SegmentationDataModule(LightningDataModule):
+class SegmentationDataModule(PlannedDataModule):
     """Loaders over one segmentation dataset.
 
     Validation is carved out of the training split, by a count or as one of several folds, never out of the test split;
@@ -53,6 +50,7 @@ class SegmentationDataModule(LightningDataModule):
         source: what to predict: a folder, a glob or one image, whose pixels are read as the dataset's images are
             (images of different sizes need ``eval_batch_size=1``, or an ``eval_transform`` to one size); None: the
             images of the test split. Labels are not read. No other stage uses it.
+        quarantine: what to do with training samples that cannot be loaded; None: the first one ends the run.
 
     Raises:
         ValueError: if the settings contradict each other or the number of records.
@@ -94,32 +92,33 @@ class SegmentationDataModule(LightningDataModule):
         cache_bytes: int = 2**31,
         start_method: StartMethod = "auto",
         source: str | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
-        super().__init__()
-        _check_held_out(validation=validation, folds=folds, fold=fold)
-        _check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        _check_at_least(0, num_workers=num_workers)
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            start_method=start_method,
+            quarantine=quarantine,
+        )
+        check_held_out(validation=validation, folds=folds, fold=fold)
+        check_kept(prepare, cache_bytes)
         if not eval_transform.deterministic:
             raise ValueError(
                 f"eval_transform={type(eval_transform).__name__} draws random numbers: evaluation must not"
             )
         self._dataset = dataset
         self._train_transform, self._eval_transform = train_transform, eval_transform
-        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
-        self._num_workers = num_workers
-        self._start_method: StartMethod = start_method
+        self._prepare, self._cache_bytes = prepare, cache_bytes
         self._samples_per_epoch = samples_per_epoch
         self._validation, self._folds, self._fold = validation, folds, fold
-        self._seed = seed
-        self._cache = SampleCache(dataset=dataset, prepare=prepare, limit=cache_bytes)
-        self._uncached = SampleCache(dataset=dataset, prepare=prepare)
-        self._unlabelled = SampleCache(dataset=dataset, prepare=prepare, labelled=False)
         self._evaluation_steps = [step for step in (prepare, eval_transform) if step is not None]
         self._source = source
         self._placements: dict[tuple[int, ...], Placement] = {}
         self._records: dict[Split, tuple[Record, ...]] = {}
+        self._parts: dict[Split, DatasetPart] = {}
         self._fingerprint: str | None = None
-        self._loaders: WeakSet[PlannedLoader] = WeakSet()
 
     @property
     def dataset(self) -> SegmentationDataset:
@@ -165,23 +164,23 @@ class SegmentationDataModule(LightningDataModule):
                 self._records["train"], self._records["validation"] = self._divide(self._dataset.records("train"))
         return self._records[split]
 
-    def train_dataloader(self) -> PlannedLoader:
-        """Shuffled, transformed, without the last partial batch; resumable."""
-        records = self.records("train")
-        return self._loader(records, self._plan(), self._train_transform, self._cache, train=True)
+    @property
+    def title(self) -> str:
+        """Name of the dataset."""
+        return self._dataset.name
 
-    def val_dataloader(self) -> PlannedLoader | list[PlannedLoader]:
-        """The held-out images by id; an empty list where nothing is held out."""
-        return self._eval_loader("validation", self._cache) if self.records("validation") else []
+    @property
+    def has_test_split(self) -> bool:
+        """Whether the dataset has a labelled test split."""
+        return "test" in self._dataset.splits
 
-    def test_dataloader(self) -> PlannedLoader:
-        """The test images by id."""
-        # One pass needs no memory for what was read.
-        return self._eval_loader("test", self._uncached)
+    def training(self) -> Chosen:
+        """The training split without what is held out."""
+        return Chosen(parts=(self._part("train"),), transforms=(self._train_transform,))
 
-    def predict_dataloader(self) -> LoaderOfPredictions:
-        """The images of ``source``, or of the test split, by id; masks are all zeros."""
-        return LoaderOfPredictions(loader=self._eval_loader("predict", self._unlabelled))
+    def evaluation(self, split: EvaluationSplit) -> Chosen:
+        """The images of a split by id; none where none are held out."""
+        return Chosen(parts=(self._part(split),), transforms=(self._eval_transform,))
 
     def laid_back(self, part: Tensor, record: Record) -> Tensor:
         """Lay what was computed on an evaluated sample over its image as it is on disk.
@@ -203,15 +202,6 @@ class SegmentationDataModule(LightningDataModule):
             sample = self._dataset.read_unlabelled(record)
             self._placements[*size, *found] = placement(sample, self._evaluation_steps)
         return laid_back(part, size=size, placed=self._placements[*size, *found])
-
-    def teardown(self, stage: str) -> None:
-        """End all workers."""
-        for loader in self._loaders:
-            loader.close()
-
-    def on_exception(self, exception: BaseException) -> None:
-        """End all workers: Lightning leaves those of training alone when validation fails."""
-        self.teardown("fit")
 
     def summary(self) -> dict[str, Any]:
         """What a run was given, of plain values.
@@ -238,7 +228,7 @@ class SegmentationDataModule(LightningDataModule):
             "counts": {split: len(names) for split, names in ids.items()},
             "ids": ids,
             "samples_per_epoch": len(plan),
-            "dropped_per_epoch": len(plan) % self._global_batch(),
+            "dropped_per_epoch": len(plan) % self.global_batch,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -246,31 +236,7 @@ class SegmentationDataModule(LightningDataModule):
 
         The loader's own state says the same and the position, but Lightning ignores it at the end of an epoch.
         """
-        return {
-            "dataset": self._dataset.name,
-            "train": _digest(self.records("train")),
-            "validation": _digest(self.records("validation")),
-            "plan": self._plan().fingerprint(),
-            "global_batch": self._global_batch(),
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Refuse to train on with other data.
-
-        Args:
-            state_dict: of the run that is resumed; evaluation may use a checkpoint on any data.
-
-        Raises:
-            ValueError: names what differs.
-        """
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        for name, value in self.state_dict().items():
-            if state_dict[name] != value:
-                raise ValueError(
-                    f"cannot resume: the checkpoint was trained with {name}={state_dict[name]!r}, "
-                    f"this run has {name}={value!r}"
-                )
+        return {"dataset": self._dataset.name, **super().state_dict()}
 
     def _summary_of(self, source: str) -> dict[str, Any]:
         records = self.records("predict")
@@ -293,74 +259,23 @@ class SegmentationDataModule(LightningDataModule):
             return hold_out(records, count=self._validation, seed=self._seed)
         return records, ()
 
+    def _part(self, split: Split) -> DatasetPart:
+        """Records of a split; what is trained and validated on is kept in memory, one pass needs none."""
+        if split not in self._parts:
+            self._parts[split] = DatasetPart(
+                dataset=self._dataset,
+                records=self.records(split),
+                prepare=self._prepare,
+                cache_bytes=self._cache_bytes if split in ("train", "validation") else 0,
+                labelled=split != "predict",
+            )
+        return self._parts[split]
+
     def _plan(self) -> EpochPlan:
         # Overfitting means the same few batches in each epoch.
-        trainer = self.trainer
-        overfit = trainer is not None and trainer.overfit_batches > 0  # pyright: ignore[reportAttributeAccessIssue]
         return EpochPlan(
-            length=len(self.records("train")),
+            count=len(self.records("train")),
             samples_per_epoch=self._samples_per_epoch,
-            shuffle=not overfit,
+            shuffle=not self._overfits(),
             seed=self._seed,
         )
-
-    def _check_batch(self) -> None:
-        plan, needed = self._plan(), self._global_batch()
-        if len(plan) < needed:
-            raise ValueError(
-                f"batch_size={self._batch_size} on {self._world_size()} rank(s) needs {needed} samples per epoch, "
-                f"there are {len(plan)}: raise samples_per_epoch or lower batch_size"
-            )
-
-    def _eval_loader(self, split: Split, cache: SampleCache) -> PlannedLoader:
-        records = self.records(split)
-        plan = EpochPlan(length=len(records), shuffle=False, seed=self._seed)
-        return self._loader(records, plan, self._eval_transform, cache, train=False)
-
-    def _loader(
-        self, records: Sequence[Record], plan: EpochPlan, transform: Transform, cache: SampleCache, *, train: bool
-    ) -> PlannedLoader:
-        if self._num_workers:
-            cache.fill(records)  # before workers are forked: they share what is there and keep nothing
-        trainer = self.trainer
-        loader = PlannedLoader(
-            dataset=PlannedSamples(
-                records=records, cache=cache, transform=transform, plan=plan, source=self._dataset.name
-            ),
-            plan=plan,
-            batch_size=self._batch_size if train else self._eval_batch_size,
-            collate=collate,
-            drop_last=train,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=self._world_size(),
-            num_workers=self._num_workers,
-            persistent_workers=train and self._num_workers > 0,
-            start_method=self._start_method,
-            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-        )
-        self._loaders.add(loader)
-        return loader
-
-    def _world_size(self) -> int:
-        return 1 if self.trainer is None else self.trainer.world_size
-
-    def _global_batch(self) -> int:
-        return self._batch_size * self._world_size()
-
-
-def _check_at_least(least: int, **numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < least:
-            raise ValueError(f"{name}={number}: must be at least {least}")
-
-
-def _check_held_out(*, validation: int, folds: int | None, fold: int) -> None:
-    _check_at_least(0, validation=validation)
-    if validation and folds is not None:
-        raise ValueError(f"validation={validation} and folds={folds}: give one of them")
-    if fold and folds is None:
-        raise ValueError(f"fold={fold} has no effect without folds")
-
-
-def _digest(records: Sequence[Record]) -> str:
-    return hashlib.blake2b("\n".join(record.id for record in records).encode(), digest_size=8).hexdigest()

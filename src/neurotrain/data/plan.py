@@ -111,35 +111,35 @@ class EpochPlan:
     sample occurs equally often within an epoch, give or take one, whatever ``samples_per_epoch`` is.
 
     Args:
-        length: samples in the dataset.
-        samples_per_epoch: positions of an epoch; None: ``length``.
+        count: samples in the dataset.
+        samples_per_epoch: positions of an epoch; None: ``count``.
         shuffle: False: every permutation is the dataset's own order.
         seed: of the order and of every sample's random numbers.
 
     Raises:
-        ValueError: if ``length`` or ``samples_per_epoch`` is below 1.
+        ValueError: if ``count`` or ``samples_per_epoch`` is below 1.
 
     Example:
-        >>> plan = EpochPlan(length=3, samples_per_epoch=5, shuffle=False)
+        >>> plan = EpochPlan(count=3, samples_per_epoch=5, shuffle=False)
         >>> [plan.key(epoch=0, position=i).index for i in range(len(plan))]
         [0, 1, 2, 0, 1]
     """
 
-    length: int
+    count: int
     samples_per_epoch: int | None = None
     shuffle: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if self.length < 1:
-            raise ValueError(f"length={self.length}: a plan needs at least 1 sample")
+        if self.count < 1:
+            raise ValueError(f"count={self.count}: a plan needs at least 1 sample")
         if self.samples_per_epoch is not None and self.samples_per_epoch < 1:
             raise ValueError(f"samples_per_epoch={self.samples_per_epoch}: must be at least 1, or None for all samples")
 
     def __len__(self) -> int:
         """Positions of one epoch."""
-        return self.length if self.samples_per_epoch is None else self.samples_per_epoch
+        return self.count if self.samples_per_epoch is None else self.samples_per_epoch
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Indices of a whole epoch.
@@ -150,8 +150,32 @@ class EpochPlan:
         Returns:
             int64 ``(len(self),)``; position -> index.
         """
-        cycles = -(-len(self) // self.length)
+        cycles = -(-len(self) // self.count)
         return np.concatenate([self._permutation(epoch, cycle) for cycle in range(cycles)])[: len(self)]
+
+    def length(self, epoch: int) -> int:
+        """Positions of one epoch; all have as many."""
+        return len(self)
+
+    def block(self, *, epoch: int, first: int, last: int) -> PlanBlock:
+        """The samples at positions ``[first, last)``.
+
+        Args:
+            epoch: from 0.
+            first: first position.
+            last: position behind the last one.
+
+        Returns:
+            Source 0 and the indices. The first call of an epoch orders all ``count`` samples, any other slices.
+        """
+        parts: list[NDArray[np.int64]] = []
+        while first < last:
+            cycle, offset = divmod(first, self.count)
+            end = min(last, (cycle + 1) * self.count)
+            parts.append(self._permutation(epoch, cycle)[offset : offset + end - first])
+            first = end
+        index = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        return PlanBlock(np.zeros(len(index), np.int32), index)
 
     def key(self, *, epoch: int, position: int) -> SampleKey:
         """The sample at one place.
@@ -168,7 +192,7 @@ class EpochPlan:
         """
         if not 0 <= position < len(self):
             raise IndexError(f"position={position}: the epoch has positions 0 to {len(self) - 1}")
-        cycle, offset = divmod(position, self.length)
+        cycle, offset = divmod(position, self.count)
         return SampleKey(int(self._permutation(epoch, cycle)[offset]), epoch, position)
 
     def generator(self, key: SampleKey) -> torch.Generator:
@@ -190,13 +214,13 @@ class EpochPlan:
         Returns:
             16 hexadecimal digits.
         """
-        told = f"plan-1:{self.length}:{len(self)}:{self.shuffle}:{self.seed}"
+        told = f"plan-1:{self.count}:{len(self)}:{self.shuffle}:{self.seed}"
         return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
     def _permutation(self, epoch: int, cycle: int) -> NDArray[np.int64]:
         if not self.shuffle:
-            return np.arange(self.length, dtype=np.int64)
-        return _permutation(self.length, mix_seed(self.seed, epoch, cycle, _ORDER))
+            return np.arange(self.count, dtype=np.int64)
+        return _permutation(self.count, mix_seed(self.seed, epoch, cycle, _ORDER))
 
 
 @lru_cache(maxsize=4)

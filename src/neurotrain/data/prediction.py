@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,37 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neurotrain.batch import SegmentationBatch, SegmentationSample
+from neurotrain.batch import SegmentationSample
 from neurotrain.data.datasets.base import Record
 from neurotrain.data.datasets.decoding import EXTENSIONS, image_size
 from neurotrain.data.datasets.problems import DatasetError, Problem
-from neurotrain.data.loader import PlannedLoader
 from neurotrain.data.transforms import Transform
 
 Placement = Literal["padded", "scaled"]
 """How an image lies in its transformed self: in the first corner, or stretched over all of it."""
-
-
-class LoaderOfPredictions(Iterable[SegmentationBatch]):
-    """Hands out a loader's batches without being a ``DataLoader``.
-
-    Lightning builds every ``DataLoader`` anew that it predicts with, to note indices that nobody asks for here, and
-    that would take a planned one apart.
-
-    Args:
-        loader: in the order in which to predict.
-    """
-
-    def __init__(self, *, loader: PlannedLoader) -> None:
-        self._loader = loader
-
-    def __len__(self) -> int:
-        """Batches on this rank."""
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[SegmentationBatch]:
-        """One pass."""
-        return iter(self._loader)
 
 
 def find_images(source: str) -> tuple[Record, ...]:

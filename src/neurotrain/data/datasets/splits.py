@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from neurotrain.data.datasets.base import Record
+
+class Identified(Protocol):
+    """What can be split: a record of a dataset, an entry of a source."""
+
+    @property
+    def id(self) -> str:
+        """Unique among those that are split together."""
+        ...
+
+    @property
+    def group(self) -> str | None:
+        """Subject that must not be on both sides; None for one of its own."""
+        ...
 
 
-class RecordSplit(NamedTuple):
+RecordT = TypeVar("RecordT", bound=Identified)
+
+
+class RecordSplit(NamedTuple, Generic[RecordT]):
     """Two disjoint parts of the records, each sorted by id.
 
     Attributes:
@@ -19,11 +34,11 @@ class RecordSplit(NamedTuple):
         held_out: what to validate on.
     """
 
-    train: tuple[Record, ...]
-    held_out: tuple[Record, ...]
+    train: tuple[RecordT, ...]
+    held_out: tuple[RecordT, ...]
 
 
-def hold_out(records: Sequence[Record], *, count: int, seed: int) -> RecordSplit:
+def hold_out(records: Sequence[RecordT], *, count: int, seed: int) -> RecordSplit[RecordT]:
     """Hold out ``count`` images, drawn by subject.
 
     The draw depends on the ids, the groups, ``count`` and ``seed`` alone, not on the order of ``records``. Subjects
@@ -42,6 +57,7 @@ def hold_out(records: Sequence[Record], *, count: int, seed: int) -> RecordSplit
 
     Example:
         >>> from pathlib import Path
+        >>> from neurotrain.data.datasets import Record
         >>> records = [Record(id=f"{child}{eye}", image=Path("x"), group=child) for child in "123" for eye in "LR"]
         >>> [record.id for record in hold_out(records, count=2, seed=0).held_out]
         ['3L', '3R']
@@ -74,7 +90,7 @@ def hold_out(records: Sequence[Record], *, count: int, seed: int) -> RecordSplit
     return _parted(records, held)
 
 
-def k_fold(records: Sequence[Record], *, folds: int, fold: int) -> RecordSplit:
+def k_fold(records: Sequence[RecordT], *, folds: int, fold: int) -> RecordSplit[RecordT]:
     """One of ``folds`` cross-validation splits; each record is held out in exactly one of them.
 
     Subjects go, the largest first and then in the order of their names, each to the fold that has the fewest images.
@@ -92,6 +108,7 @@ def k_fold(records: Sequence[Record], *, folds: int, fold: int) -> RecordSplit:
 
     Example:
         >>> from pathlib import Path
+        >>> from neurotrain.data.datasets import Record
         >>> records = [Record(id=str(number), image=Path("x")) for number in range(5)]
         >>> [[record.id for record in k_fold(records, folds=2, fold=fold).held_out] for fold in (0, 1)]
         [['0', '2', '4'], ['1', '3']]
@@ -104,26 +121,26 @@ def k_fold(records: Sequence[Record], *, folds: int, fold: int) -> RecordSplit:
         raise ValueError(
             f"fold={fold}: folds are counted from 0 to {folds - 1}; nearest: {min(max(fold, 0), folds - 1)}"
         )
-    parts: list[list[Record]] = [[] for _ in range(folds)]
+    parts: list[list[RecordT]] = [[] for _ in range(folds)]
     for group in sorted(groups, key=len, reverse=True):
         min(parts, key=len).extend(group)
     return _parted(records, {record.id for record in parts[fold]})
 
 
-def _groups(records: Sequence[Record]) -> list[list[Record]]:
+def _groups(records: Sequence[RecordT]) -> list[list[RecordT]]:
     """Records by subject, sorted by id inside and by the first id outside."""
     ordered = sorted(records, key=lambda record: record.id)
     repeated = sorted({one.id for one, other in pairwise(ordered) if one.id == other.id})
     if repeated:
         raise ValueError(f"records: {len(repeated)} ids appear twice: {', '.join(repeated[:10])}")
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, str], list[RecordT]] = {}
     for record in ordered:
         key = ("id", record.id) if record.group is None else ("group", record.group)
         groups.setdefault(key, []).append(record)
     return list(groups.values())
 
 
-def _parted(records: Sequence[Record], held: set[str]) -> RecordSplit:
+def _parted(records: Sequence[RecordT], held: set[str]) -> RecordSplit[RecordT]:
     ordered = sorted(records, key=lambda record: record.id)
     return RecordSplit(
         train=tuple(record for record in ordered if record.id not in held),

@@ -1,0 +1,283 @@
+"""What data modules over parts have in common: planned loaders, evaluation in order, a summary, a checked state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, cast
+from weakref import WeakSet
+
+import numpy as np
+from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from neurotrain.data.engine import Quarantine
+from neurotrain.data.loader import PlannedLoader, StartMethod
+from neurotrain.data.parts import Part, PartSamples, Step
+from neurotrain.data.plan import Plan, PlanBlock
+
+EvaluationSplit = Literal["validation", "test", "predict"]
+"""What is read in order and once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialPlan:
+    """Every sample of several parts once, in order.
+
+    Args:
+        lengths: of the parts.
+
+    Example:
+        >>> SequentialPlan(lengths=(2, 1)).block(epoch=0, first=1, last=3)
+        PlanBlock(source=array([0, 1], dtype=int32), index=array([1, 0]))
+    """
+
+    lengths: tuple[int, ...]
+
+    def length(self, epoch: int) -> int:
+        """Samples of all parts."""
+        return sum(self.lengths)
+
+    def block(self, *, epoch: int, first: int, last: int) -> PlanBlock:
+        """The samples at positions ``[first, last)``."""
+        ends = np.array(list(accumulate(self.lengths)), np.int64)
+        positions = np.arange(first, last, dtype=np.int64)
+        source = np.searchsorted(ends, positions, side="right")
+        starts = ends - np.array(self.lengths, np.int64)
+        return PlanBlock(source.astype(np.int32), positions - starts[source])
+
+    def fingerprint(self) -> str:
+        """The lengths, as they stand."""
+        return "sequential:" + ",".join(map(str, self.lengths))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Parts of one split with their transforms, in the plan's order.
+
+    Attributes:
+        parts: of the data.
+        transforms: one for each.
+    """
+
+    parts: tuple[Part[Any], ...]
+    transforms: tuple[Step[Any] | None, ...]
+
+    def __len__(self) -> int:
+        """Samples of all parts."""
+        return sum(map(len, self.parts))
+
+
+class PlannedDataModule(LightningDataModule, ABC):
+    """A data module whose loaders follow plans; a subclass says which parts and which plan.
+
+    Args:
+        batch_size: training samples per step and rank.
+        eval_batch_size: likewise in evaluation; above 1 the samples must have one shape.
+        num_workers: processes that load, for each loader.
+        seed: of the order and of every random transform.
+        start_method: how workers are started.
+        quarantine: what to do with samples that cannot be loaded in training; None: the first one ends the run.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        num_workers: int,
+        seed: int,
+        start_method: StartMethod,
+        quarantine: Quarantine | None,
+    ) -> None:
+        super().__init__()
+        check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(0, num_workers=num_workers)
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        self._num_workers = num_workers
+        self._seed = seed
+        self._start_method: StartMethod = start_method
+        self._quarantine = quarantine
+        self._loaders: WeakSet[PlannedLoader] = WeakSet()
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Name of the data, for tables and ``summary.json``."""
+
+    @abstractmethod
+    def training(self) -> Chosen:
+        """What is trained on."""
+
+    @abstractmethod
+    def evaluation(self, split: EvaluationSplit) -> Chosen:
+        """What a split is evaluated on; no parts where there is nothing."""
+
+    @abstractmethod
+    def _plan(self) -> Plan:
+        """Order of the training samples."""
+
+    def train_dataloader(self) -> Iterable[Any]:
+        """Shuffled, transformed, without the last partial batch; resumable."""
+        return self._loader(self.training(), self._plan(), train=True)
+
+    def val_dataloader(self) -> PlannedLoader | list[PlannedLoader]:
+        """The held-out samples in order; an empty list where nothing is held out."""
+        return self._eval_loader("validation") or []
+
+    def test_dataloader(self) -> PlannedLoader | list[PlannedLoader]:
+        """The test samples in order."""
+        return self._eval_loader("test") or []
+
+    def predict_dataloader(self) -> PlannedLoader | list[PlannedLoader]:
+        """The samples to predict, in order."""
+        return self._eval_loader("predict") or []
+
+    @property
+    def has_test_split(self) -> bool:
+        """Whether there is anything to test on."""
+        return len(self.evaluation("test")) > 0
+
+    def teardown(self, stage: str) -> None:
+        """End all workers."""
+        for loader in self._loaders:
+            loader.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End all workers: Lightning leaves those of training alone when validation fails."""
+        self.teardown("fit")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be equal where training is resumed, of plain values."""
+        return {
+            "train": {part.name: part.digest() for part in self.training().parts},
+            "validation": {part.name: part.digest() for part in self.evaluation("validation").parts},
+            "plan": self._plan().fingerprint(),
+            "global_batch": self.global_batch,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Refuse to train on with other data; evaluation may use a checkpoint on any.
+
+        Raises:
+            ValueError: names what differs.
+        """
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        for name, value in self.state_dict().items():
+            if state_dict[name] != value:
+                raise ValueError(
+                    f"cannot resume: the checkpoint was trained with {name}={state_dict[name]!r}, "
+                    f"this run has {name}={value!r}"
+                )
+
+    def summary(self) -> dict[str, Any]:
+        """What a run was given, of plain values: name, fingerprint, counts of each split and source, statistics."""
+        training = self.training()
+        splits: dict[str, Chosen] = {"train": training}
+        for split in cast("tuple[EvaluationSplit, ...]", ("validation", "test")):
+            splits[split] = self.evaluation(split)
+        length = self._plan().length(0)
+        return {
+            "name": self.title,
+            "fingerprint": "-".join(part.digest() for part in training.parts),
+            "synthetic": None,
+            "counts": {split: len(chosen) for split, chosen in splits.items() if chosen.parts},
+            "sources": {
+                split: {part.name: len(part) for part in chosen.parts}
+                for split, chosen in splits.items()
+                if chosen.parts
+            },
+            "samples_per_epoch": length,
+            "dropped_per_epoch": length % self.global_batch,
+            "statistics": self._statistics(),
+        }
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together."""
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
+    def global_batch(self) -> int:
+        """Samples that all ranks take together in one step."""
+        return self._batch_size * self.world_size
+
+    def _statistics(self) -> dict[str, int]:
+        """Counts of this rank's training loaders."""
+        totals: dict[str, int] = {}
+        for loader in self._loaders:
+            for name, count in loader.statistics().items() if loader.batch_sampler.drop_last else ():
+                totals[name] = totals.get(name, 0) + count
+        return totals
+
+    def _check_batch(self) -> None:
+        length, needed = self._plan().length(0), self.global_batch
+        if length < needed:
+            raise ValueError(
+                f"batch_size={self._batch_size} on {self.world_size} rank(s) needs {needed} samples per epoch, "
+                f"there are {length}: raise samples_per_epoch or lower batch_size"
+            )
+
+    def _overfits(self) -> bool:
+        trainer = self.trainer
+        return trainer is not None and trainer.overfit_batches > 0  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _eval_loader(self, split: EvaluationSplit) -> PlannedLoader | None:
+        chosen = self.evaluation(split)
+        if not len(chosen):
+            return None
+        return self._loader(chosen, SequentialPlan(lengths=tuple(map(len, chosen.parts))), train=False)
+
+    def _loader(self, chosen: Chosen, plan: Plan, *, train: bool) -> PlannedLoader:
+        if self._num_workers:
+            for part in chosen.parts:
+                part.fill()  # before workers are forked: they share what is there and keep nothing
+        trainer = self.trainer
+        quarantine = self._quarantine if train else None
+        loader = PlannedLoader(
+            dataset=PartSamples(parts=chosen.parts, transforms=chosen.transforms, seed=self._seed),
+            plan=plan,
+            batch_size=self._batch_size if train else self._eval_batch_size,
+            drop_last=train,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=self.world_size,
+            num_workers=self._num_workers,
+            persistent_workers=train and self._num_workers > 0,
+            start_method=self._start_method,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            quarantine=quarantine,
+            ledger=None if quarantine is None or trainer is None else Path(trainer.default_root_dir),
+        )
+        self._loaders.add(loader)
+        return loader
+
+
+def check_at_least(least: int, **numbers: int) -> None:
+    """Refuse numbers below a bound.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    for name, number in numbers.items():
+        if number < least:
+            raise ValueError(f"{name}={number}: must be at least {least}")
+
+
+def check_held_out(*, validation: int, folds: int | None, fold: int) -> None:
+    """Refuse settings of validation that contradict each other.
+
+    Raises:
+        ValueError: names them.
+    """
+    check_at_least(0, validation=validation)
+    if validation and folds is not None:
+        raise ValueError(f"validation={validation} and folds={folds}: give one of them")
+    if fold and folds is None:
+        raise ValueError(f"fold={fold} has no effect without folds")
