@@ -1,9 +1,18 @@
 """Metrics: classes that accumulate over a data set and sync over ranks; the maths are in ``metrics.functional``."""
 
 from neurotrain.metrics.centerline import CenterlineDice
+from neurotrain.metrics.classification import (
+    CalibrationError,
+    FigureAtThreshold,
+    MultilabelMAP,
+    ThresholdAt,
+    TopKScores,
+)
 from neurotrain.metrics.detection import DetectionConfusion, DetectionF1, MeanAveragePrecision
+from neurotrain.metrics.generation import FrechetDistance, KernelDistance, ManifoldScores
 from neurotrain.metrics.instances import InstanceScores
 from neurotrain.metrics.report import SegmentationReport
+from neurotrain.metrics.retrieval import ImageTextRetrieval
 from neurotrain.metrics.segmentation import DiceScore, IoUScore, NormalizedSurfaceDice, Sensitivity, Specificity
 from neurotrain.metrics.surface_distances import AverageSurfaceDistance, HausdorffDistance
 from neurotrain.metrics.text import BLEUScore, CIDErScore, ROUGELScore
@@ -14,19 +23,28 @@ __all__ = [
     "AverageSurfaceDistance",
     "BLEUScore",
     "CIDErScore",
+    "CalibrationError",
     "CenterlineDice",
     "DetectionConfusion",
     "DetectionF1",
     "DiceScore",
+    "FigureAtThreshold",
+    "FrechetDistance",
     "HausdorffDistance",
+    "ImageTextRetrieval",
     "InstanceScores",
     "IoUScore",
+    "KernelDistance",
+    "ManifoldScores",
     "MeanAveragePrecision",
+    "MultilabelMAP",
     "NormalizedSurfaceDice",
     "ROUGELScore",
     "RunningConfusion",
     "SegmentationReport",
     "Sensitivity",
     "Specificity",
+    "ThresholdAt",
     "ThresholdSearch",
+    "TopKScores",
 ]

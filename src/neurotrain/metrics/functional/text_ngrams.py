@@ -1,8 +1,8 @@
 """Common n-grams of texts and their references, counted on numbers.
 
-An n-gram of a segment is one integer: the segment, then for each token the place where the segment has it first. Sorted,
-equal n-grams stand together; each is numbered among its equals, so that what a text and a reference share is what
-their sets of (n-gram, number) share, and what several references offer together is the union of theirs.
+An n-gram of a segment is one integer: the segment, then for each token the place where the segment has it first.
+Sorted, equal n-grams stand together; each is numbered among its equals, so that what a text and a reference share is
+what their sets of (n-gram, number) share, and what several references offer together is the union of theirs.
 """
 
 from __future__ import annotations

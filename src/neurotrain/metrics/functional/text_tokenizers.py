@@ -65,6 +65,11 @@ class Vocabulary:
         """Distinct tokens so far."""
         return len(self._numbers)
 
+    @property
+    def tokens(self) -> list[str]:
+        """All tokens, in the order of their numbers."""
+        return list(self._numbers)
+
     def encode(self, texts: Iterable[str]) -> Tokens:
         """Tokenize texts.
 
@@ -106,9 +111,8 @@ def tokenize(text: str, *, tokenizer: TextTokenizer = "13a", lowercase: bool = F
         ['He', 'said', ':', '"', '3.5', '%', ',', 'no', 'more', '.', '"']
     """
     vocabulary = Vocabulary(tokenizer=tokenizer, lowercase=lowercase)
-    names = vocabulary.encode([text]).ids.tolist()
-    known = list(vocabulary._numbers)
-    return [known[name] for name in names]
+    numbers, tokens = vocabulary.encode([text]).ids.tolist(), vocabulary.tokens
+    return [tokens[number] for number in numbers]
 
 
 class _Words(dict[str, int]):
