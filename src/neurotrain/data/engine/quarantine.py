@@ -123,7 +123,7 @@ def replacement(*, seed: int, epoch: int, position: int, attempt: int, count: in
 
     Example:
         >>> [replacement(seed=0, epoch=1, position=7, attempt=a, count=5, bad=2) for a in range(6)]
-        [0, 1, 0, 4, 3, 0]
+        [0, 4, 1, 4, 3, 3]
     """
     other = mixed(seed, epoch, position, attempt) % (count - 1)
     return other + (other >= bad)

@@ -76,13 +76,14 @@ class Records:
 
     @property
     def shares(self) -> list[float]:
-        """Share of each source in what was handed out to all ranks."""
+        """Share of each source in what was handed out to all ranks in this epoch."""
         return (self._shares / max(int(self._shares.sum()), 1)).tolist()
 
     def begin(self, epoch: int, start: int) -> None:
         """A pass begins."""
         if epoch != self._epoch or not start:
             self._epoch, self.bad_in_epoch = epoch, 0
+            self._shares = np.zeros(1, np.int64)
 
     def workers_began(self) -> None:
         """New workers count from 0."""
@@ -115,7 +116,6 @@ class Records:
             "queue_depth": queued / max(batches, 1),
             "retried": self.statistics.retried,
             "replaced": self.statistics.replaced,
-            "shares": self.shares,
             "counters": totals([self._counted_before, *self._counters.values()]),
         }
 
