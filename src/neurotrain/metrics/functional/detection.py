@@ -1,4 +1,7 @@
-"""Detection and instance segmentation: COCO's average precision and recall, F1 at an overlap, and confusion."""
+"""Detection and instance segmentation: COCO's average precision and recall, F1 at an overlap, and confusion.
+
+Definitions are those of https://cocodataset.org/#detection-eval, values those of pycocotools 2.0.
+"""
 
 from __future__ import annotations
 
@@ -45,28 +48,23 @@ def mean_average_precision(
         iou_thresholds: overlaps, ascending; COCO's 0.5, 0.55, ..., 0.95 when not given.
         recall_thresholds: where precision is read, ascending; COCO's 0, 0.01, ..., 1 when not given.
         max_detections: best detections of each image and class that count, ascending.
-        area_ranges: lowest and highest area of each size class; ``"all"`` must be one of them.
+        area_ranges: lowest and highest area of each size; ``"all"`` must be one of them.
         class_agnostic: whether all labels count as one class.
-        undefined: value of a figure that no object contributes to; COCO's is -1.
+        undefined: figure that no object contributes to; COCO's is -1.
 
     Returns:
         float64 scalars ``map``, ``map_50`` and ``map_75`` (where these thresholds are given), ``map_SIZE`` and
-        ``mar_SIZE`` of every size class but ``all``, ``mar_N`` of every number of detections; ``(K,)`` tensors
-        ``classes``, ``map_per_class`` and ``mar_N_per_class`` of the greatest number. Means are over the classes
-        that have an object.
+        ``mar_SIZE`` of every size but ``all``, ``mar_N`` of every number of detections; ``classes``, ``map_per_class``
+        and ``mar_N_per_class`` of the greatest number ``(K,)``. Means are over the classes that have an object.
 
     Raises:
         ValueError: names the setting, or the image and the key, that is wrong.
 
-    Reference:
-        https://cocodataset.org/#detection-eval; pycocotools 2.0.
-
     Example:
         >>> box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
         >>> preds = [{"boxes": box, "scores": torch.tensor([0.9]), "labels": torch.tensor([1])}]
-        >>> figures = mean_average_precision(preds, [{"boxes": box + 1, "labels": torch.tensor([1])}])
-        >>> round(figures["map"].item(), 9)  # IoU 0.68 passes four of ten thresholds
-        0.4
+        >>> mean_average_precision(preds, [{"boxes": box, "labels": torch.tensor([1])}], undefined=-1)["map_small"]
+        tensor(1.0000, dtype=torch.float64)
     """
     curves = detection_curves(
         tabulate(preds, target, iou_type=iou_type, box_format=box_format),

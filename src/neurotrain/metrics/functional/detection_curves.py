@@ -134,10 +134,9 @@ def detection_curves(
     ignored = _outside(scene.objects.table, bounds) | (scene.objects.table[:, 1] > 0)
     outside = _outside(scene.detections.table, bounds)
     reader = _Reader(scene, ignored, recalls=np.asarray(recall_thresholds, dtype=float), limits=max_detections)
-    shape = (len(reader.recalls), len(scene.classes), len(bounds))
+    shape, block = (len(reader.recalls), len(scene.classes), len(bounds)), WORD // len(bounds)
     precision, scores = np.zeros((2, len(thresholds), *shape))
     recall = np.zeros((len(thresholds), *shape[1:], len(max_detections)))
-    block = WORD // len(bounds)
     for begin in range(0, len(thresholds), block):
         steps = thresholds[begin : begin + block]
         matched, to_ignored = match(scene, pairs, thresholds=steps, ignored=ignored)
@@ -147,16 +146,8 @@ def detection_curves(
             bit = area * len(steps) + step
             read = reader.read(right[bit], counted[bit], area=area)
             precision[begin + step, :, :, area], scores[begin + step, :, :, area], recall[begin + step, :, area] = read
-    return Curves(
-        scene.classes,
-        tuple(area_ranges),
-        thresholds,
-        reader.recalls,
-        tuple(max_detections),
-        precision,
-        scores,
-        recall,
-    )
+    settings = tuple(area_ranges), thresholds, reader.recalls, tuple(max_detections)
+    return Curves(scene.classes, *settings, precision, scores, recall)
 
 
 def _outside(table: Floats, bounds: Floats) -> Flags:

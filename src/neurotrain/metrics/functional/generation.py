@@ -119,8 +119,8 @@ def kernel_distance(
         subset_size: samples of each subset; None takes all samples once and draws nothing.
         degree: of the polynomial.
         gamma: factor of the product; ``1 / D`` when not given.
-        offset: added to it.
-        generator: draws the subsets, on the CPU; the global one when not given.
+        offset: added to the product.
+        generator: draws the subsets; the global one when not given.
 
     Returns:
         float64 mean and standard deviation (divided by the number) over subsets: KID where the features are
@@ -130,7 +130,7 @@ def kernel_distance(
         ValueError: if shapes or numbers do not fit.
 
     Reference:
-        Binkowski et al., 2018 (arXiv:1801.01401), section 4; Gretton et al., 2012, equation 3.
+        Binkowski et al., 2018 (arXiv:1801.01401), section 4.
 
     Example:
         >>> real, generated = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0]])
@@ -144,11 +144,10 @@ def kernel_distance(
     check_subsets(subsets, subset_size)
     if subset_size > min(len(x), len(y)):
         raise ValueError(f"subset_size={subset_size} exceeds the {len(x)} real or {len(y)} generated samples")
-    values: list[Tensor] = []
-    for _ in range(subsets):
+    found = x.new_zeros(subsets)
+    for turn in range(subsets):
         rows, columns = (torch.randperm(len(s), generator=generator)[:subset_size].to(x.device) for s in (x, y))
-        values.append(_discrepancy(x[rows], y[columns], degree, factor, offset))
-    found = torch.stack(values)
+        found[turn] = _discrepancy(x[rows], y[columns], degree, factor, offset)
     return found.mean(), found.std(correction=0)
 
 

@@ -133,19 +133,17 @@ def image_text_retrieval(
     """
     check_ks(ks)
     images, texts, owner = checked_pair(image_features, text_features, text_image)
-    options = {"text_image": owner, "normalize": normalize, "chunk_size": chunk_size}
-    of_images, of_texts = retrieval_ranks(images, texts, **options)  # pyright: ignore[reportArgumentType]
+    of_images, of_texts = retrieval_ranks(images, texts, text_image=owner, normalize=normalize, chunk_size=chunk_size)
     figures: dict[str, Tensor] = {}
-    for name, ranks in (("image_to_text", of_images[of_images > 0]), ("text_to_image", of_texts)):
+    questions = {"image_to_text": of_images[of_images > 0], "text_to_image": of_texts}
+    for name, ranks in questions.items():
         figures |= {f"{name}_recall_{k}": (ranks <= k).double().mean() for k in ks}
         figures[f"{name}_median_rank"] = ranks.double().quantile(0.5) if len(ranks) else ranks.double().mean()
         figures[f"{name}_mean_rank"] = ranks.double().mean()
-    best = [(ranks == 1).double().mean() for ranks in (of_images[of_images > 0], of_texts)]
-    figures["clip_accuracy"] = (best[0] + best[1]) / 2
+    figures["clip_accuracy"] = torch.stack([(ranks == 1).double().mean() for ranks in questions.values()]).mean()
     if normalize:
         images, texts = F.normalize(images, dim=1), F.normalize(texts, dim=1)
-    figures["similarity"] = (images[owner].double() * texts.double()).sum(dim=1).mean()
-    return figures
+    return figures | {"similarity": (images[owner].double() * texts.double()).sum(dim=1).mean()}
 
 
 def check_ks(ks: Sequence[int]) -> None:

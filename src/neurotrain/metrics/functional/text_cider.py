@@ -23,14 +23,13 @@ def cider_d_score(
 ) -> Tensor:
     """CIDEr-D of each caption; that of a corpus is the mean.
 
-    An n-gram's weight is its count times ``log(S / references' images that have it)``. Weights of the caption are
+    An n-gram's weight is its count times ``log(S / images whose references have it)``. Weights of the caption are
     clipped to those of the reference, the cosine of both is damped by ``exp(-(difference in length)^2 / (2 sigma^2))``,
     and the mean over orders and references is multiplied by 10.
 
     Args:
-        preds: captions.
-        target: for each caption its references; images without a caption of their own still weigh n-grams, so score a
-            whole data set at once.
+        preds: captions of a whole data set: how rare an n-gram is depends on all of it.
+        target: for each caption its references.
         max_order: longest n-grams.
         sigma: of the damping.
         tokenizer: see :data:`neurotrain.metrics.functional.text_tokenizers.TextTokenizer`. Published figures come from
@@ -41,10 +40,10 @@ def cider_d_score(
         float64 ``(S,)`` in [0, 10]; all 0 for a single image, whose n-grams are not rare.
 
     Raises:
-        ValueError: if a number is wrong, the lengths differ, or a caption has no reference.
+        ValueError: if a number is wrong, or a caption has no reference.
 
     Reference:
-        Vedantam et al., 2015 (arXiv:1411.5726), section 5, as coco-caption computes it: lengths are counted in bigrams.
+        Vedantam et al., 2015 (arXiv:1411.5726), section 5; lengths are counted in bigrams, as coco-caption does.
 
     Example:
         >>> scores = cider_d_score(["a red bus drives", "two dogs play here"], ["a red bus drives", "cats sleep"])
@@ -56,15 +55,13 @@ def cider_d_score(
     segments = encode_segments(preds, references, Vocabulary(tokenizer=tokenizer, lowercase=lowercase))
     number = len(segments.numbers)
     segment = np.repeat(np.arange(number), segments.numbers)
-    lengths = np.concatenate([segments.preds.lengths, segments.references.lengths])
     similarity = np.zeros(len(segment))
     for texts, grams in _grams(segments, max_order):
         similarity += _cosines(texts, grams, segment, number)
-    bigrams = np.maximum(lengths - 1, 0)
-    gap = (bigrams[:number][segment] - bigrams[number:]).astype(np.float64)
+    own, theirs = (np.maximum(tokens.lengths - 1, 0) for tokens in (segments.preds, segments.references))
+    gap = (own[segment] - theirs).astype(np.float64)
     damped = similarity * np.exp(-(gap**2) / (2 * sigma**2)) / max_order
-    total = np.bincount(segment, weights=damped, minlength=number)
-    return torch.from_numpy(10 * total / np.maximum(segments.numbers, 1))
+    return torch.from_numpy(10 * np.bincount(segment, weights=damped, minlength=number) / segments.numbers)
 
 
 def check_cider_settings(max_order: int, sigma: float) -> None:
