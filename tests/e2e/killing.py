@@ -1,10 +1,17 @@
-"""A callback that ends its own process without any warning, for tests of resuming."""
+"""Runs in processes of their own that end without any warning, and the comparison of what they leave."""
 
 from __future__ import annotations
 
+import csv
+import multiprocessing
 import os
 import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 
@@ -29,3 +36,64 @@ class KillAt(Callback):
         """Kill before the optimizer's step."""
         if self.inside and trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(experiment: str, overrides: list[str], *, environment: Mapping[str, str] | None = None) -> int:
+    """Train in a fresh process and return its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["neurotrain.app.train", "neurotrain.data", "neurotrain.callbacks"])
+    process = context.Process(target=_train, args=(experiment, overrides, dict(environment or {})))
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode is not None, "the run hangs"
+    return process.exitcode
+
+
+def _train(experiment: str, overrides: list[str], environment: dict[str, str]) -> None:
+    sys.path.insert(0, str(Path(__file__).parent))
+    os.environ.update(environment, NEUROTRAIN_ALLOW="killing")
+    torch.set_num_threads(1)
+    import neurotrain
+
+    neurotrain.train(neurotrain.compose(experiment, overrides))
+
+
+def killed_at(step: int, *, inside: bool) -> list[str]:
+    """Overrides that kill a run."""
+    return ["callbacks.kill._target_=killing.KillAt", f"callbacks.kill.step={step}", f"callbacks.kill.inside={inside}"]
+
+
+def assert_runs_equal(ours: Path, theirs: Path, *, steps: int) -> None:
+    """Compare weights, optimizer, schedule, averaged weights and every row of the metrics, bit by bit."""
+    left, right = (torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True) for run_dir in (ours, theirs))
+    assert left["global_step"] == right["global_step"] == steps
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        _assert_equal(left[part], right[part], part)
+    average = next(key for key in right["callbacks"] if "WeightAveraging" in key)
+    _assert_equal(left["callbacks"][average], right["callbacks"][average], average)
+    assert _rows(ours) == _rows(theirs)
+
+
+def _assert_equal(ours: Any, theirs: Any, where: str = "") -> None:  # noqa: ANN401
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs) or (ours.isnan().all() and theirs.isnan().all()), where
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            _assert_equal(ours[key], theirs[key], f"{where}/{key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for index, (left, right) in enumerate(zip(ours, theirs, strict=True)):
+            _assert_equal(left, right, f"{where}/{index}")
+    else:
+        assert ours == theirs, where
+
+
+def _rows(run_dir: Path) -> list[dict[str, str]]:
+    """Rows of the metrics, without what depends on the clock."""
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if not name.startswith("throughput/")}
+            for row in csv.DictReader(file)
+        ]

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import multiprocessing
 import random
 import signal
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
+from killing import assert_runs_equal, killed_at, run
 
 STEPS_PER_EPOCH, EPOCHS, SAVE_EVERY = 6, 3, 4
 LAST = STEPS_PER_EPOCH * EPOCHS
-
-
-def _train(overrides: list[str]) -> None:
-    sys.path.insert(0, str(Path(__file__).parent))
-    import os
-
-    os.environ["NEUROTRAIN_ALLOW"] = "killing"
-    torch.set_num_threads(1)
-    import neurotrain
-
-    neurotrain.train(neurotrain.compose("drive_unet", overrides))
-
-
-def _run(overrides: list[str]) -> int:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neurotrain.app.train", "neurotrain.data", "neurotrain.callbacks"])
-    process = context.Process(target=_train, args=(overrides,))
-    process.start()
-    process.join(timeout=120)
-    assert process.exitcode is not None, "the run hangs"
-    return process.exitcode
 
 
 def _overrides(data: Path, run_dir: Path, workers: int) -> list[str]:
@@ -64,35 +39,6 @@ def _overrides(data: Path, run_dir: Path, workers: int) -> list[str]:
     ]
 
 
-def _final(run_dir: Path) -> dict[str, Any]:
-    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def _assert_equal(ours: Any, theirs: Any, where: str = "") -> None:  # noqa: ANN401
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs) or (ours.isnan().all() and theirs.isnan().all()), where
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key in ours:
-            _assert_equal(ours[key], theirs[key], f"{where}/{key}")
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs), where
-        for index, (left, right) in enumerate(zip(ours, theirs, strict=True)):
-            _assert_equal(left, right, f"{where}/{index}")
-    else:
-        assert ours == theirs, where
-
-
-def _rows(run_dir: Path) -> list[dict[str, str]]:
-    """Rows of the metrics, without what depends on the clock."""
-    with (run_dir / "metrics.csv").open(newline="") as file:
-        return [
-            {name: value for name, value in row.items() if not name.startswith("throughput/")}
-            for row in csv.DictReader(file)
-        ]
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
@@ -101,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    assert _run(_overrides(data, run_dir, workers=0)) == 0
+    assert run("drive_unet", _overrides(data, run_dir, workers=0)) == 0
     return run_dir
 
 
@@ -117,14 +63,7 @@ def _kills() -> list[tuple[int, bool, int]]:
 def test_ends_bit_equal(step: int, inside: bool, workers: int, whole: Path, data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     overrides = _overrides(data, run_dir, workers)
-    kill = ["callbacks.kill._target_=killing.KillAt", f"callbacks.kill.step={step}", f"callbacks.kill.inside={inside}"]
-    assert _run([*overrides, *kill]) == -signal.SIGKILL
+    assert run("drive_unet", [*overrides, *killed_at(step, inside=inside)]) == -signal.SIGKILL
     assert not list(run_dir.glob("summary.json"))
-    assert _run([*overrides, "resume=last"]) == 0
-    ours, theirs = _final(run_dir), _final(whole)
-    assert ours["global_step"] == theirs["global_step"] == LAST
-    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
-        _assert_equal(ours[part], theirs[part], part)
-    average = next(key for key in theirs["callbacks"] if "WeightAveraging" in key)
-    _assert_equal(ours["callbacks"][average], theirs["callbacks"][average], average)
-    assert _rows(run_dir) == _rows(whole)
+    assert run("drive_unet", [*overrides, "resume=last"]) == 0
+    assert_runs_equal(run_dir, whole, steps=LAST)

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from neurotrain.app.data_commands import add_data_commands
+
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -63,11 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="neurotrain", description="fit | validate | test | predict: LightningCLI, see `neurotrain fit --help`."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    data = commands.add_parser("data", help="look at data without training").add_subparsers(required=True)
-    verify = data.add_parser("verify", help="decode every file of a dataset and list every problem")
-    verify.add_argument("dataset", help="name under configs/data: drive, chase_db1, stare, isic, folder, …")
-    verify.add_argument("overrides", nargs="*", help="as on train.py: paths.data_dir=DIR data.dataset.root=DIR")
-    verify.set_defaults(run=_verify)
+    add_data_commands(commands)
     config = commands.add_parser("config", help="configurations in other shapes").add_subparsers(required=True)
     convert = config.add_parser("convert", help="TOML experiment to YAML, or an experiment to LightningCLI's YAML")
     convert.add_argument("source", help="FILE.toml, or experiment=NAME")
@@ -76,20 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--run-dir", type=Path, default=Path("runs/cli"), help="trainer.default_root_dir of the file")
     convert.set_defaults(run=_convert)
     return parser
-
-
-def _verify(parsed: argparse.Namespace) -> int:
-    from neurotrain.app.compose import compose
-    from neurotrain.app.registry import register
-    from neurotrain.app.strict import instantiate
-    from neurotrain.data.datasets import SegmentationDataset
-
-    config = compose(overrides=[f"data={parsed.dataset}", *parsed.overrides])
-    dataset = instantiate(config.values["data"]["dataset"], allow=register())
-    assert isinstance(dataset, SegmentationDataset)
-    report = dataset.verify()
-    sys.stdout.write(f"{report}\n")
-    return 0 if report.ok else 1
 
 
 def _convert(parsed: argparse.Namespace) -> int:

@@ -57,6 +57,46 @@ FAMILIES = (
         module="neurotrain.data.datasets",
         base="neurotrain.data.datasets.SegmentationDataset",
     ),
+    Family(name="storages", group="data/storage", module="neurotrain.storage", base="neurotrain.storage.Storage"),
+    Family(
+        name="retries",
+        group="data/retry",
+        module="neurotrain.storage",
+        base="neurotrain.storage.RetryPolicy",
+    ),
+    Family(
+        name="sources", group="data/source", module="neurotrain.data.sources", base="neurotrain.data.sources.Source"
+    ),
+    Family(
+        name="captions",
+        group="data/captions",
+        module="neurotrain.data.sources",
+        base="neurotrain.data.sources.Captions",
+    ),
+    Family(
+        name="decoders",
+        group="data/decoder",
+        module="neurotrain.data.decoders",
+        base="neurotrain.data.decoders.Decoder",
+    ),
+    Family(
+        name="preparations",
+        group="data/preparation",
+        module="neurotrain.data.decoders",
+        base="neurotrain.data.decoders.ImagePreparation",
+    ),
+    Family(
+        name="weights", group="data/weights", module="neurotrain.data.mixture", base="neurotrain.data.mixture.Weights"
+    ),
+    Family(
+        name="samplers", group="data/sampler", module="neurotrain.data.mixture", base="neurotrain.data.mixture.Sampler"
+    ),
+    Family(
+        name="quarantines",
+        group="data/quarantine",
+        module="neurotrain.data.engine",
+        base="neurotrain.data.engine.Quarantine",
+    ),
     Family(
         name="transforms",
         group="transform",

@@ -1,21 +1,41 @@
 """From files to batches: datasets and sources, joint transforms, and an exactly resumable loader."""
 
 from neurotrain.data.loader import PlannedBatches, PlannedLoader
+from neurotrain.data.mixture_module import MixtureDataModule
 from neurotrain.data.modules import SegmentationDataModule
 from neurotrain.data.parts import DatasetPart, Part, PartSamples, SampleError, SourcePart
 from neurotrain.data.plan import EpochPlan, SampleKey
 from neurotrain.data.planned_module import PlannedDataModule
+from neurotrain.data.source_modules import (
+    CsvDataModule,
+    HuggingFaceDataModule,
+    LocalDataModule,
+    ParquetDataModule,
+    S3DataModule,
+    SourceDataModule,
+    WebDatasetDataModule,
+)
+from neurotrain.data.weighted import WeightedCombinedLoader
 
 __all__ = [
+    "CsvDataModule",
     "DatasetPart",
     "EpochPlan",
+    "HuggingFaceDataModule",
+    "LocalDataModule",
+    "MixtureDataModule",
+    "ParquetDataModule",
     "Part",
     "PartSamples",
     "PlannedBatches",
     "PlannedDataModule",
     "PlannedLoader",
+    "S3DataModule",
     "SampleError",
     "SampleKey",
     "SegmentationDataModule",
+    "SourceDataModule",
     "SourcePart",
+    "WebDatasetDataModule",
+    "WeightedCombinedLoader",
 ]

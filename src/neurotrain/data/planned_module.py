@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -13,6 +13,7 @@ from weakref import WeakSet
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
 
 from neurotrain.data.engine import Quarantine
 from neurotrain.data.loader import PlannedLoader, StartMethod
@@ -123,7 +124,7 @@ class PlannedDataModule(LightningDataModule, ABC):
     def _plan(self) -> Plan:
         """Order of the training samples."""
 
-    def train_dataloader(self) -> Iterable[Any]:
+    def train_dataloader(self) -> PlannedLoader | CombinedLoader:
         """Shuffled, transformed, without the last partial batch; resumable."""
         return self._loader(self.training(), self._plan(), train=True)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from neurotrain.storage.base import Storage
+
 LISTED = 10
 """Problems named in a message before it only counts."""
 
@@ -45,6 +47,9 @@ class Source(ABC):
     :meth:`setup` finds or builds the index; before it nothing else works. Afterwards an instance is picklable and safe
     to read from forked and spawned workers, and ``len`` and the order of entries never change.
     """
+
+    storage: Storage | None = None
+    """Where its objects lie; None where a library reads them."""
 
     def __init__(self, *, name: str) -> None:
         if not name or "/" in name:

@@ -1,0 +1,151 @@
+"""Several data modules as one: trained on by weight, evaluated one after the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from neurotrain.data.engine import Quarantine
+from neurotrain.data.loader import StartMethod
+from neurotrain.data.mixture import MixturePlan, SizeProportional, SourcePlan, Weights
+from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule
+from neurotrain.data.weighted import WeightedCombinedLoader
+
+_LISTED = 5
+
+
+class MixtureDataModule(PlannedDataModule):
+    """Trains on several sources by weight, exactly, and evaluates on some of them.
+
+    Each member brings its source, decoder, transforms and splits; batches are made here, so the members' own
+    ``batch_size``, ``samples_per_epoch``, ``num_workers`` and ``seed`` serve them when they are used alone. Samples of
+    all members must come out of their transforms alike: the same fields, shapes and types.
+
+    Args:
+        sources: data modules by the name of their training source.
+        weights: how much of each; None: in proportion to their sizes.
+        evaluate: names of the members whose validation and test splits are evaluated, one after the other; None: all.
+        batch_size: training samples per step and rank.
+        eval_batch_size: likewise in evaluation; above 1 the samples must have one shape.
+        num_workers: processes that load, for each loader.
+        samples_per_epoch: training samples in an epoch, over all ranks; None: as many as all sources have.
+        seed: of the order and of every random transform.
+        start_method: how workers are started.
+        quarantine: what to do with samples that cannot be loaded in training; None: the first one ends the run.
+
+    Raises:
+        ValueError: if there are no sources, a name is not that of the member's source, or ``evaluate`` names no member.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, PlannedDataModule],
+        weights: Weights | None = None,
+        evaluate: Sequence[str] | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int = 1,
+        num_workers: int = 0,
+        samples_per_epoch: int | None = None,
+        seed: int = 0,
+        start_method: StartMethod = "auto",
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            start_method=start_method,
+            quarantine=quarantine,
+        )
+        self._members = dict(sources)
+        self._weights = weights or SizeProportional()
+        self._evaluate = tuple(self._members) if evaluate is None else tuple(evaluate)
+        self._samples_per_epoch = samples_per_epoch
+        self._check_names()
+
+    @property
+    def title(self) -> str:
+        """Names of all sources."""
+        return "+".join(self._members)
+
+    def setup(self, stage: str) -> None:
+        """Set up every member for a stage.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            ValueError: if weights and sources do not fit together, or evaluated members have samples of one id.
+        """
+        for member in self._members.values():
+            if stage == "fit":
+                member.training()
+        if stage == "fit":
+            self._check_batch()
+        if stage in ("fit", "validate"):
+            self.evaluation("validation")
+        if stage in ("test", "predict"):
+            self.evaluation(stage)
+
+    def training(self) -> Chosen:
+        """Every member's training source."""
+        return _joined(member.training() for member in self._members.values())
+
+    def evaluation(self, split: EvaluationSplit) -> Chosen:
+        """The split of every member that is evaluated."""
+        chosen = _joined(self._members[name].evaluation(split) for name in self._evaluate)
+        _check_ids(chosen, split)
+        return chosen
+
+    def train_dataloader(self) -> WeightedCombinedLoader:
+        """All sources by weight, without the last partial batch; resumable."""
+        return WeightedCombinedLoader(loader=self._loader(self.training(), self._plan(), train=True))
+
+    def summary(self) -> dict[str, Any]:
+        """As of any data module, and what was mixed."""
+        return {**super().summary(), "weights": self._weights.told()}
+
+    def _plan(self) -> MixturePlan:
+        parts = self.training().parts
+        return MixturePlan(
+            sources=tuple(SourcePlan(name=part.name, length=len(part)) for part in parts),
+            weights=self._weights,
+            samples_per_epoch=self._samples_per_epoch,
+            global_batch=self.global_batch,
+            seed=self._seed,
+        )
+
+    def _check_names(self) -> None:
+        if not self._members:
+            raise ValueError("sources={}: a mixture needs at least one")
+        for name, member in self._members.items():
+            if member.title != name:
+                raise ValueError(f"sources.{name}: its source is named {member.title!r}; name both alike")
+        unknown = [name for name in self._evaluate if name not in self._members]
+        if unknown:
+            raise ValueError(f"evaluate={list(self._evaluate)}: {unknown} are not among {list(self._members)}")
+
+
+def _joined(several: Iterable[Chosen]) -> Chosen:
+    listed = list(several)
+    return Chosen(
+        parts=tuple(part for chosen in listed for part in chosen.parts),
+        transforms=tuple(transform for chosen in listed for transform in chosen.transforms),
+    )
+
+
+def _check_ids(chosen: Chosen, split: str) -> None:
+    """Refuse samples of one id: figures are counted once for each."""
+    if len(chosen.parts) < 2:
+        return
+    counts = Counter(name for part in chosen.parts for name in part.table().column("id").to_pylist())
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        names = [part.name for part in chosen.parts]
+        raise ValueError(
+            f"{split}: {len(twice)} ids occur in more than one of {names} ({', '.join(twice[:_LISTED])}): "
+            "name the members to evaluate by evaluate=[...]"
+        )

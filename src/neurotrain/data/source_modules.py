@@ -1,0 +1,231 @@
+"""A data module for each storage layout: one source to train on, others to evaluate, each works alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from neurotrain.data.decoders import Decoder
+from neurotrain.data.engine import Quarantine
+from neurotrain.data.loader import StartMethod
+from neurotrain.data.parts import Part, SourcePart, Step, check_kept, split_rows
+from neurotrain.data.plan import EpochPlan
+from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
+from neurotrain.data.sources import (
+    FolderSource,
+    HuggingFaceSource,
+    ParquetSource,
+    Source,
+    TableSource,
+    UrlTableSource,
+    WebDatasetSource,
+)
+from neurotrain.storage import LocalStorage, S3Storage, Storage
+
+_NOTHING = Chosen(parts=(), transforms=())
+
+
+class SourceDataModule(PlannedDataModule):
+    """Loaders over one source, wherever it lies.
+
+    Validation is a source of its own or carved out of the training source, by a count or as one of several folds, never
+    out of the test source. A column ``group`` of the source's table names subjects that are never split apart.
+    It works with a Trainer (``use_distributed_sampler=False``), alone, and as a member of a ``MixtureDataModule``.
+
+    Args:
+        train: the source to train on.
+        decoder: makes a typed sample of an entry.
+        train_transform: applied to a prepared sample at each visit in training; None: nothing.
+        eval_transform: likewise in evaluation; deterministic; None: nothing.
+        prepare: deterministic first step of both, done once for each sample that is kept in memory.
+        validation: a source of its own, or the number of entries to hold out of ``train``.
+        folds: number of cross-validation folds, instead of ``validation``.
+        fold: which of them is held out, from 0.
+        test: the source to test on.
+        predict: the source to predict; None: ``test``.
+        batch_size: training samples per step and rank.
+        eval_batch_size: likewise in evaluation; above 1 the samples must have one shape.
+        num_workers: processes that load, for each loader.
+        samples_per_epoch: training samples in an epoch, over all ranks; None: each entry once.
+        seed: of the held-out entries, the order and every random transform.
+        cache_bytes: memory for prepared samples of each source, shared with forked workers.
+        start_method: how workers are started.
+        quarantine: what to do with samples that cannot be loaded in training; None: the first one ends the run.
+
+    Raises:
+        ValueError: if the settings contradict each other.
+        TypeError: if a source, or the storage below it, is none that the module is for.
+    """
+
+    accepts: ClassVar[tuple[type[Source], ...]] = (Source,)
+    """Kinds of sources that the module is for."""
+    storages: ClassVar[tuple[type[Storage], ...]] = (Storage,)
+    """Kinds of storages that they may lie in."""
+
+    def __init__(
+        self,
+        *,
+        train: Source,
+        decoder: Decoder[Any],
+        train_transform: Step[Any] | None = None,
+        eval_transform: Step[Any] | None = None,
+        prepare: Step[Any] | None = None,
+        validation: Source | int = 0,
+        folds: int | None = None,
+        fold: int = 0,
+        test: Source | None = None,
+        predict: Source | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int = 1,
+        num_workers: int = 0,
+        samples_per_epoch: int | None = None,
+        seed: int = 0,
+        cache_bytes: int = 0,
+        start_method: StartMethod = "auto",
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            start_method=start_method,
+            quarantine=quarantine,
+        )
+        check_held_out(validation=validation if isinstance(validation, int) else 1, folds=folds, fold=fold)
+        check_kept(prepare, cache_bytes)
+        if eval_transform is not None and not eval_transform.deterministic:
+            raise ValueError(
+                f"eval_transform={type(eval_transform).__name__} draws random numbers: evaluation must not"
+            )
+        held_out = validation if isinstance(validation, Source) else None
+        for key, source in {"train": train, "validation": held_out, "test": test, "predict": predict}.items():
+            if source is not None:
+                self._check_kind(key, source)
+        self._train, self._test, self._predict = train, test, predict
+        self._validation, self._folds, self._fold = validation, folds, fold
+        self._decoder, self._prepare = decoder, prepare
+        self._train_transform, self._eval_transform = train_transform, eval_transform
+        self._samples_per_epoch = samples_per_epoch
+        self._cache_bytes = cache_bytes
+        self._parts: dict[str, Part[Any]] = {}
+
+    @property
+    def title(self) -> str:
+        """Name of the training source."""
+        return self._train.name
+
+    @property
+    def source(self) -> Source:
+        """What is trained on, held-out entries included."""
+        return self._train
+
+    def setup(self, stage: str) -> None:
+        """Find or build the indexes of a stage's sources; those of another stage may be absent.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            ValueError: if validation or folds do not fit the source, or its entries do not fill a batch.
+        """
+        if stage in ("fit", "validate"):
+            self._divide()
+        if stage == "fit":
+            self._check_batch()
+        if stage in ("test", "predict"):
+            self.evaluation(stage)
+
+    def training(self) -> Chosen:
+        """The training source without what is held out."""
+        return Chosen(parts=(self._divide()["train"],), transforms=(self._train_transform,))
+
+    def evaluation(self, split: EvaluationSplit) -> Chosen:
+        """The source of a split; nothing where there is none."""
+        if split == "validation":
+            part = self._divide().get("validation")
+        else:
+            source = self._predict or self._test if split == "predict" else self._test
+            part = None if source is None else self._whole(split, source)
+        return _NOTHING if part is None else Chosen(parts=(part,), transforms=(self._eval_transform,))
+
+    def _plan(self) -> EpochPlan:
+        # Overfitting means the same few batches in each epoch.
+        return EpochPlan(
+            count=len(self._divide()["train"]),
+            samples_per_epoch=self._samples_per_epoch,
+            shuffle=not self._overfits(),
+            seed=self._seed,
+        )
+
+    def _divide(self) -> Mapping[str, Part[Any]]:
+        if "train" not in self._parts:
+            self._train.setup()
+            count = self._validation if isinstance(self._validation, int) else 0
+            rows, held = split_rows(self._train, validation=count, folds=self._folds, fold=self._fold, seed=self._seed)
+            if len(held):
+                self._parts["validation"] = self._part(self._train, held)
+            elif isinstance(self._validation, Source):
+                self._whole("validation", self._validation)
+            self._parts["train"] = self._part(self._train, rows)
+        return self._parts
+
+    def _whole(self, split: str, source: Source) -> Part[Any]:
+        if split not in self._parts:
+            source.setup()
+            self._parts[split] = self._part(source, None)
+        return self._parts[split]
+
+    def _part(self, source: Source, rows: Any) -> Part[Any]:  # noqa: ANN401 - of split_rows
+        return SourcePart(
+            source=source, decoder=self._decoder, prepare=self._prepare, rows=rows, cache_bytes=self._cache_bytes
+        )
+
+    def _check_kind(self, key: str, source: Source) -> None:
+        name = type(self).__name__
+        if not isinstance(source, self.accepts):
+            raise TypeError(f"{key}={type(source).__name__}: {name} is for {_names(self.accepts)}")
+        if source.storage is not None and not isinstance(source.storage, self.storages):
+            raise TypeError(f"{key}.storage={type(source.storage).__name__}: {name} is for {_names(self.storages)}")
+
+
+class LocalDataModule(SourceDataModule):
+    """Folders and tables on a local disk."""
+
+    accepts = (FolderSource, TableSource)
+    storages = (LocalStorage,)
+
+
+class S3DataModule(SourceDataModule):
+    """Folders, tables, Parquet files and tar shards in S3 or what speaks its protocol."""
+
+    accepts = (FolderSource, TableSource, ParquetSource, WebDatasetSource)
+    storages = (S3Storage,)
+
+
+class CsvDataModule(SourceDataModule):
+    """Tables of URLs, and tables of files."""
+
+    accepts = (UrlTableSource, TableSource)
+
+
+class HuggingFaceDataModule(SourceDataModule):
+    """Datasets of the Hugging Face hub, or saved by its library."""
+
+    accepts = (HuggingFaceSource,)
+
+
+class WebDatasetDataModule(SourceDataModule):
+    """Tar shards in WebDataset's layout."""
+
+    accepts = (WebDatasetSource,)
+
+
+class ParquetDataModule(SourceDataModule):
+    """Parquet files with embedded images."""
+
+    accepts = (ParquetSource,)
+
+
+def _names(kinds: tuple[type, ...]) -> str:
+    return " or ".join(kind.__name__ for kind in kinds)
