@@ -19,6 +19,7 @@ from neurotrain.metrics.functional import (
     dice_score,
     iou_from_counts,
     iou_score,
+    overlap,
     sensitivity,
     sensitivity_from_counts,
     specificity,
@@ -172,15 +173,46 @@ def test_probabilities_are_checked() -> None:
         check_probabilities(target.unsqueeze(1), target, mode="binary", num_classes=1)
 
 
+@pytest.mark.parametrize("voxels", [2047, 5000])
+@pytest.mark.parametrize(("mode", "classes", "dtype"), [("binary", 1, torch.bool), ("multiclass", 4, torch.int64)])
+def test_counting_in_pairs_equals_counting_at_once(
+    mode: str, classes: int, dtype: torch.dtype, voxels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = max(2, classes)
+    preds, target = (labels(3, voxels, levels=levels, seed=seed).to(dtype) for seed in range(2))
+    calls: list[int] = []
+    in_pairs = overlap._count_in_pairs
+    monkeypatch.setattr(overlap, "_count_in_pairs", lambda *given: calls.append(1) or in_pairs(*given))
+    valid = labels(3, voxels, seed=2).bool()
+    for keep in (None, valid):
+        many = confusion_counts(preds, target, mode=mode, num_classes=classes, valid=keep)
+        assert bool(calls) == (voxels >= 256 * levels**2)
+        keep = torch.ones_like(valid) if keep is None else keep
+        for index in range(classes):
+            own = 1 if mode == "binary" else index
+            hit = [((a == own) & (b == own) & keep).sum(1) for a, b in ((preds, target), (preds, preds))]
+            assert torch.equal(many[:, index, 0], hit[0])
+            assert torch.equal(many[:, index, 1], hit[1] - hit[0])
+
+
+def test_target_that_lacks_a_class_is_skipped_as_monai_does() -> None:
+    empty, some = torch.zeros(1, 4, 4, dtype=torch.long), torch.zeros(1, 4, 4, dtype=torch.long)
+    some[0, 1:3] = 1
+    for score in (dice_score, iou_score, sensitivity, specificity, accuracy):
+        assert score(some, empty, empty="nan_target").isnan()
+        assert score(empty, some, empty="nan_target").item() == score(empty, some, empty="zero").item()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_dice_equals_monai() -> None:
     from monai.metrics import DiceHelper
 
     preds, target = labels(3, 8, 8, levels=3), labels(3, 8, 8, levels=3, seed=1)
     target[0][target[0] == 2] = 0
+    target[1][target[1] == 2] = 0
     preds[0][preds[0] == 2] = 1
     one_hot = [torch.nn.functional.one_hot(x, 3).movedim(-1, 1) for x in (preds, target)]
-    for ignore_empty, convention in ((True, "nan"), (False, "one")):
+    for ignore_empty, convention in ((True, "nan_target"), (False, "one")):
         helper = DiceHelper(
             include_background=True, reduction="none", get_not_nans=False, ignore_empty=ignore_empty, num_classes=3
         )

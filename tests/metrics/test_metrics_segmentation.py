@@ -9,7 +9,7 @@ import torch
 from metrics_cases import binary_case, multiclass_case
 from torchmetrics import Metric
 
-from neurotrain.metrics import DiceScore, IoUScore, NormalizedSurfaceDice
+from neurotrain.metrics import DiceScore, IoUScore, NormalizedSurfaceDice, Sensitivity, Specificity
 from neurotrain.metrics.functional import (
     confusion_counts,
     dice_from_counts,
@@ -17,9 +17,19 @@ from neurotrain.metrics.functional import (
     iou_from_counts,
     iou_score,
     normalized_surface_dice,
+    sensitivity,
+    sensitivity_from_counts,
+    specificity,
+    specificity_from_counts,
 )
 
-SCORES = {DiceScore: dice_score, IoUScore: iou_score, NormalizedSurfaceDice: normalized_surface_dice}
+SCORES = {
+    DiceScore: dice_score,
+    IoUScore: iou_score,
+    NormalizedSurfaceDice: normalized_surface_dice,
+    Sensitivity: sensitivity,
+    Specificity: specificity,
+}
 SETTINGS = {"mode": "multiclass", "num_classes": 4}
 
 
@@ -35,7 +45,7 @@ def test_sample_average_is_the_mean_of_the_function(metric: type[Metric]) -> Non
     preds, target, valid = multiclass_labels()
     tolerance = {"tolerance": 1.0} if metric is NormalizedSurfaceDice else {}
     scores = SCORES[metric](preds, target, valid=valid, **SETTINGS, **tolerance)
-    assert scores[1, 3].isnan()
+    assert scores[1, 3].isnan() or metric is Specificity
     for reduction, background, expected in (
         ("none", False, scores.nanmean(0)),
         ("mean", False, scores[:, 1:].nanmean(1).mean()),
@@ -50,7 +60,13 @@ def test_sample_average_is_the_mean_of_the_function(metric: type[Metric]) -> Non
 def test_pooled_average_is_the_score_of_all_voxels() -> None:
     preds, target, valid = multiclass_labels()
     counts = confusion_counts(preds, target, valid=valid, **SETTINGS).sum(0)
-    for metric, score in ((DiceScore, dice_from_counts), (IoUScore, iou_from_counts)):
+    pairs = (
+        (DiceScore, dice_from_counts),
+        (IoUScore, iou_from_counts),
+        (Sensitivity, sensitivity_from_counts),
+        (Specificity, specificity_from_counts),
+    )
+    for metric, score in pairs:
         running = metric(**SETTINGS, average="pooled", reduction="none")
         running.update(preds[:3], target[:3], valid[:3])
         running.update(preds[3:], target[3:], valid[3:])
@@ -83,6 +99,20 @@ def test_convention_for_empty_masks() -> None:
     assert metric.compute().isnan()
     metric.update(empty, one)
     assert metric.compute() == 0
+    for convention, expected in (("one", 1.0), ("zero", 0.0)):
+        metric = NormalizedSurfaceDice(empty=convention)
+        metric.update(empty, empty)
+        assert metric.compute() == expected
+
+
+def test_surface_dice_counts_what_it_is_told() -> None:
+    case = binary_case()
+    preds = (case.probabilities[:, 0] > 0.5).long()
+    for boundary in ("surfels", "voxels"):
+        metric = NormalizedSurfaceDice(tolerance=1.0, boundary=boundary)
+        metric.update(preds, case.target)
+        expected = normalized_surface_dice(preds, case.target, tolerance=1.0, boundary=boundary).nanmean()
+        assert metric.compute().item() == pytest.approx(expected.item(), abs=1e-15)
 
 
 @pytest.mark.parametrize("metric", SCORES)
@@ -110,6 +140,10 @@ def test_wrong_settings_are_named() -> None:
         IoUScore(reduction="means")  # pyright: ignore
     with pytest.raises(ValueError, match="empty='NaN'"):
         DiceScore(empty="NaN")  # pyright: ignore
+    with pytest.raises(ValueError, match="did you mean 'surfels'"):
+        NormalizedSurfaceDice(boundary="surfel")  # pyright: ignore
+    with pytest.raises(ValueError, match="empty='nan_target'"):
+        NormalizedSurfaceDice(empty="nan_target")  # pyright: ignore
     with pytest.raises(ValueError, match="tolerance=-1"):
         NormalizedSurfaceDice(tolerance=-1)
     with pytest.raises(ValueError, match="no background class"):

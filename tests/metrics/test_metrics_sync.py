@@ -11,7 +11,10 @@ from metrics_cases import Case, binary_case
 from torch import Tensor
 
 from neurotrain.metrics import (
+    AverageSurfaceDistance,
     DiceScore,
+    HausdorffDistance,
+    InstanceScores,
     IoUScore,
     NormalizedSurfaceDice,
     RunningConfusion,
@@ -52,6 +55,14 @@ def accumulate(case: Case) -> Figures:
             for row in range(len(preds)):
                 metric.update(preds[row : row + 1], case.target[row : row + 1], case.valid[row : row + 1])
             figures[f"{type(metric).__name__} {average}"] = metric.compute()
+    for metric in (HausdorffDistance(percentile=95), AverageSurfaceDistance(boundary="voxels")):
+        for row in range(len(preds)):
+            metric.update(preds[row : row + 1], case.target[row : row + 1], case.valid[row : row + 1])
+        figures[type(metric).__name__] = metric.compute()
+    instances = InstanceScores()
+    if len(preds):
+        instances.update(preds, case.target, case.valid)
+    figures |= {f"instances {key}": value for key, value in instances.compute().items()}
     confusion = RunningConfusion()
     if len(preds):
         confusion.update(case.probabilities - 0.5, case.target, case.valid)
