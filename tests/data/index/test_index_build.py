@@ -25,9 +25,9 @@ class CountingStorage(MemoryStorage):
         self.read_keys: list[str] = []
         self.listings = 0
 
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+    def read(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
         self.read_keys.append(key)
-        return super().read(key, start=start, length=length)
+        return super().read(key, start=start, length=length, etag=etag)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self.listings += 1

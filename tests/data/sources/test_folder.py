@@ -11,7 +11,7 @@ import torch
 from neurotrain.data.datasets import Drive
 from neurotrain.data.decoders import SegmentationDecoder
 from neurotrain.data.sources import FolderSource, SourceError
-from neurotrain.storage import LocalStorage, MemoryStorage, Storage
+from neurotrain.storage import ChangedError, LocalStorage, MemoryStorage, Storage
 
 DRIVE = {
     "image": "{split}/images/{id}_{split}.tif",
@@ -180,7 +180,7 @@ def test_an_object_that_changed_meanwhile_is_told(storage: Storage) -> None:
     source = FolderSource(name="toy", storage=storage)
     source.setup()
     storage.write("a.png", b"shorter")
-    with pytest.raises(ValueError, match=r"a\.png: has 7 bytes, the index says 14"):
+    with pytest.raises(ChangedError, match=r"a\.png: it is no longer the file"):
         source.read(0)
 
 

@@ -16,6 +16,8 @@ from neurotrain.data.sources.base import SampleFormatError
 from neurotrain.storage.base import Storage
 
 _BLOCK = 2**20
+_PART = 2**20
+"""Bytes of one read: what an interrupted download loses at most. Smaller objects come in one piece."""
 
 
 class DownloadCache:
@@ -98,7 +100,7 @@ class DownloadCache:
                 return 0
             arrived = path.with_suffix(".new")
             arrived.unlink(missing_ok=True)
-            info = self.storage.download(url, arrived)
+            info = self.storage.download(url, arrived, part_bytes=_PART)
             try:
                 digests = _digests(arrived, {"sha256", *checksums})
                 for algorithm, expected in checksums.items():

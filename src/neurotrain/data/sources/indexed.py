@@ -46,14 +46,17 @@ class IndexedSource(Source):
         name: of the source.
         storage: holds the objects.
         index_dir: folder of the index; None: it is built at each start and kept in memory.
-        refresh: list the storage at each start; False takes an index that is there as it is, and objects that have
-            changed meanwhile are told by their size when they are read.
+        refresh: list the storage at each start; False takes an index that is there as it is, and an object that has
+            changed meanwhile is an error when it is read.
         dimensions: read each new image's header for ``width``, ``height`` and ``frames``.
         threads: objects that are read at once while the index is built.
 
     Raises:
         ValueError: if ``refresh`` is False and there is no ``index_dir``, or ``threads`` is below 1.
     """
+
+    storage: Storage
+    """Where its objects lie: here there always is one."""
 
     first = "image"
     """Field whose object gives a row its ``key``, ``uri``, ``size`` and ``etag``."""
@@ -73,7 +76,7 @@ class IndexedSource(Source):
             raise ValueError("refresh=False has no effect without index_dir: there is no index to take as it is")
         if threads < 1:
             raise ValueError(f"threads={threads}: must be at least 1")
-        self.storage = storage
+        self.storage = storage  # pyright: ignore[reportIncompatibleVariableOverride] - narrower than the base's
         self.index_dir = None if index_dir is None else Path(index_dir).expanduser()
         self.refresh = refresh
         self.dimensions = dimensions
@@ -152,7 +155,7 @@ class IndexedSource(Source):
         fields: dict[str, Field] = {}
         identity: dict[str, str] = {}
         for field, (key, size, etag) in row.objects.items():
-            data, known = self._object(field, key, index)
+            data, known = self._object(field, key, etag, index)
             fields[field] = checked_size(data, size, self.storage.uri_of(key))
             if (one := known or etag) is not None:
                 identity[field] = one
@@ -163,9 +166,10 @@ class IndexedSource(Source):
         """Without what is made again in a moment."""
         return {**self.__dict__, "_lookup": None}
 
-    def _object(self, field: str, key: str, index: int) -> tuple[bytes, str | None]:
+    def _object(self, field: str, key: str, etag: str | None, index: int) -> tuple[bytes, str | None]:
         """Bytes of one entry's object, and what identifies them where the index does not."""
-        return self.storage.read(key), None
+        # The object that was indexed or an error: what is cached of it goes by the etag.
+        return self.storage.read(key, etag=etag), None
 
     def _ready(self) -> Manifest:
         if self._manifest is None:

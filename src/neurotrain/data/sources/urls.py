@@ -133,7 +133,7 @@ class UrlTableSource(RowSource):
         fetched = sum(size > 0 for size in sizes)
         return DownloadReport(downloaded=fetched, present=len(sizes) - fetched, failed=tuple(failed), bytes=sum(sizes))
 
-    def _object(self, field: str, key: str, index: int) -> tuple[bytes, str | None]:
+    def _object(self, field: str, key: str, etag: str | None, index: int) -> tuple[bytes, str | None]:
         data, digest = self._cache.read(key, checksums=self._checksums_of(field, index))
         return data, f"sha256:{digest}"
 
