@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from neurotrain.app.data_commands import add_data_commands
+from neurotrain.app.tool_commands import add_cache_commands, add_metrics_commands
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -25,12 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given and given[0] in LIGHTNING_COMMANDS:
         lightning_cli(arguments)
         return
-    parsed = _parser().parse_args(given)
+    parsed = _parse(given)
     from neurotrain.app.train import MISTAKES
 
     try:
         sys.exit(parsed.run(parsed))
-    except (*MISTAKES, ValueError) as error:
+    except MISTAKES as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
 
@@ -60,12 +61,26 @@ def lightning_cli(arguments: Sequence[str] | None, *, run: bool = True) -> Any: 
     )
 
 
+def _parse(given: Sequence[str]) -> argparse.Namespace:
+    """Parse a command; overrides may stand anywhere, also behind options, which argparse alone does not allow."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(given)
+    overrides = [argument for argument in rest if "=" in argument and not argument.startswith("-")]
+    if len(overrides) < len(rest) or (overrides and "overrides" not in parsed):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if overrides:
+        parsed.overrides = [*parsed.overrides, *overrides]
+    return parsed
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="neurotrain", description="fit | validate | test | predict: LightningCLI, see `neurotrain fit --help`."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     add_data_commands(commands)
+    add_cache_commands(commands)
+    add_metrics_commands(commands)
     config = commands.add_parser("config", help="configurations in other shapes").add_subparsers(required=True)
     convert = config.add_parser("convert", help="TOML experiment to YAML, or an experiment to LightningCLI's YAML")
     convert.add_argument("source", help="FILE.toml, or experiment=NAME")

@@ -32,13 +32,14 @@ from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
 from neurotrain.callbacks import NonFiniteLossError
 from neurotrain.data import PlannedDataModule
+from neurotrain.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
 _RUN_DIR_VARIABLE = "NEUROTRAIN_RUN_DIR"
 """Tells the other ranks of one run where rank 0 put it."""
 
-MISTAKES = (ValueError, ImportError, NonFiniteLossError)
+MISTAKES = (ValueError, ImportError, FileNotFoundError, NonFiniteLossError, StorageError)
 """What a user can mend: shown as one message; the traceback is in ``log.txt``, and shown with ``debug=``."""
 
 
