@@ -37,11 +37,6 @@ class HubServer(QuietServer):
         self.private: set[str] = set()
         self.asked: list[tuple[str, str, str | None]] = []
 
-    @property
-    def cdn(self) -> str:
-        """The same server by another name: another origin."""
-        return f"http://localhost:{self.server_address[1]}/cdn"
-
 
 @contextmanager
 def start_hub() -> Iterator[HubServer]:
@@ -124,7 +119,7 @@ class _HubHandler(Handler):
         entries += [{"type": "directory", "path": path.rpartition("/")[0], "oid": COMMIT, "size": 0} for path in files]
         first = int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[0])
         last = first + self.server.page
-        place = f"{self.server.url}/api/{repo}/tree/main/{quote(folder)}".rstrip("/")
+        place = f"http://{self.headers['Host']}/api/{repo}/tree/main/{quote(folder)}".rstrip("/")
         more = (
             {"Link": f'<{place}?recursive=True&expand=False&cursor={last}>; rel="next"'} if last < len(entries) else {}
         )
@@ -141,8 +136,10 @@ class _HubHandler(Handler):
             return self._refuse(404, "EntryNotFound")
         if len(data) < self.server.large:
             return self._content(data, {"ETag": f'"{git_hash(data)}"', "X-Repo-Commit": COMMIT})
+        # The same server, or the proxy before it, by another name: another origin.
+        cdn = f"http://localhost:{self.headers['Host'].rpartition(':')[2]}/cdn"
         headers = {
-            "Location": f"{self.server.cdn}/{quote(repo, safe='')}/{quote(file)}?Signature=signed",
+            "Location": f"{cdn}/{quote(repo, safe='')}/{quote(file)}?Signature=signed",
             "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
             "X-Linked-Size": str(len(data)),
         }

@@ -94,6 +94,7 @@ class FolderServer(QuietServer):
         redirects: location by path, answered with 302.
         headers: further headers by path.
         ranges: whether range requests are understood.
+        etags: whether etags are sent.
         head: whether HEAD is understood.
         asked: method, path and headers of every request.
     """
@@ -104,6 +105,7 @@ class FolderServer(QuietServer):
         self.redirects: dict[str, str] = {}
         self.headers: dict[str, dict[str, str]] = {}
         self.ranges = True
+        self.etags = True
         self.head = True
         self.asked: list[tuple[str, str, dict[str, str]]] = []
 
@@ -126,6 +128,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401
         """Print nothing."""
+
+    def handle_expect_100(self) -> bool:
+        """Say at once that the body may come."""
+        accepted = super().handle_expect_100()
+        self.wfile.flush()
+        return accepted
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """Send one answer."""
@@ -161,18 +169,19 @@ class _FolderHandler(Handler):
         if file.is_dir():
             names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in file.iterdir())
             links = "".join(f'<li><a href="{quote(name)}">{name}</a></li>' for name in names)
+            kind = self.server.headers.get(path, {}).get("Content-Type", "text/html; charset=utf-8")
             page = f'<html><a href="?C=N;O=D">Name</a> <a href="../">up</a><ul>{links}</ul></html>'
-            return self.answer(200, page.encode(), {"Content-Type": "text/html; charset=utf-8"})
+            return self.answer(200, page.encode(), {"Content-Type": kind})
         return self._file(file, self.server.headers.get(path, {}))
 
     def _file(self, file: Path, more: Mapping[str, str]) -> None:
         body = file.read_bytes()
         headers = {
             "Content-Type": "application/octet-stream",
-            "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
             "Last-Modified": formatdate(file.stat().st_mtime, usegmt=True),
-            **more,
         }
+        if self.server.etags:
+            headers["ETag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         status, span = 200, self.headers.get("Range") if self.server.ranges else None
         if span is not None:
             first, _, last = span.removeprefix("bytes=").partition("-")
@@ -181,7 +190,7 @@ class _FolderHandler(Handler):
                 return self.answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
             status, body = 206, body[start:stop]
-        return self.answer(status, body, headers)
+        return self.answer(status, body, {**headers, **more})
 
 
 @dataclass
@@ -223,6 +232,7 @@ class FaultProxy(QuietServer):
     Attributes:
         faults: may be exchanged at any time.
         injected: request and fault of each one that was spoiled.
+        retry_after: sent with every status that is injected; None sends nothing.
     """
 
     def __init__(self, upstream: str, faults: Faults | None = None) -> None:
@@ -230,6 +240,7 @@ class FaultProxy(QuietServer):
         self.upstream = upstream
         self.faults = faults or Faults()
         self.injected: list[tuple[str, str]] = []
+        self.retry_after: str | None = None
         self.ended = threading.Event()
         self._lock = threading.Lock()
         self._made: dict[str, int] = {}
@@ -250,6 +261,13 @@ class FaultProxy(QuietServer):
                 self._met[request] = met + 1
                 self.injected.append((request, fault))
             return fault
+
+    def take_back(self, request: str) -> None:
+        """Forget the last fault of a request: its answer has no bytes to spoil."""
+        with self._lock:
+            self._met[request] -= 1
+            last = max(index for index, (name, _) in enumerate(self.injected) if name == request)
+            del self.injected[last]
 
     def server_close(self) -> None:
         """Let stalled answers go."""
@@ -272,20 +290,24 @@ class _ProxyHandler(Handler):
         """Every method."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         span = self.headers.get("Range", "")
-        fault = self.server.draw(f"{self.command} {self.path} {span}".strip())
+        request = f"{self.command} {self.path} {span}".strip()
+        fault = self.server.draw(request)
         if fault == "reset":
             return self._reset()
         if fault == "stall":
             self.server.ended.wait()
             return self._reset()
         if fault is not None and fault.isdecimal():
-            return self.answer(int(fault), b"", {"Content-Type": "text/plain"})
+            asked = {"Retry-After": self.server.retry_after} if self.server.retry_after is not None else {}
+            return self.answer(int(fault), b"", {"Content-Type": "text/plain", **asked})
         status, headers, answer = self._upstream(body)
-        if fault == "truncate" and answer:
+        if fault is not None and (not answer or self.command == "HEAD"):
+            self.server.take_back(request)
+        elif fault == "truncate":
             self.close_connection = True
             headers["Content-Length"] = str(len(answer))
             return self.answer(status, answer[: len(answer) // 2], headers)
-        if fault == "corrupt" and answer:
+        elif fault == "corrupt":
             answer = bytes([answer[0] ^ 1]) + answer[1:]
         return self.answer(status, answer, headers)
 

@@ -80,29 +80,31 @@ def put_file(folder: Path, key: str, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def s3_storage(moto: MotoServer, url: str | None = None, **options: object) -> S3Storage:
-    """An S3 storage below a prefix of its own."""
-    bucket = moto.make_bucket(f"bucket-{uuid4().hex}")
+def s3_storage(moto: MotoServer, url: str | None = None, *, bucket: str | None = None, **options: object) -> S3Storage:
+    """An S3 storage in a bucket of its own, if none is named."""
+    bucket = bucket or moto.make_bucket(f"bucket-{uuid4().hex}")
     arguments = {"prefix": "some/prefix", "page_size": 7, "retry": QUICK, **CREDENTIALS, **options}
     return S3Storage(bucket=bucket, endpoint_url=url or moto.url, **arguments)
 
 
-def http_storage(web: FolderServer, url: str | None = None, **options: object) -> tuple[HttpStorage, Path]:
-    """An HTTP storage of a folder of its own, and the folder."""
-    name = f"folder {uuid4().hex}"
-    (web.folder / name).mkdir()
+def http_storage(
+    web: FolderServer, url: str | None = None, *, folder: Path | None = None, **options: object
+) -> tuple[HttpStorage, Path]:
+    """An HTTP storage of a folder of its own, if none is named, and the folder."""
+    name = folder.name if folder is not None else f"folder {uuid4().hex}"
+    (web.folder / name).mkdir(exist_ok=True)
     arguments = {"allowed_hosts": ("127.0.0.1",), "retry": QUICK, **options}
     return HttpStorage(base_url=f"{url or web.url}/{name.replace(' ', '%20')}/", **arguments), web.folder / name
 
 
 def hub_storage(
-    hub: HubServer, url: str | None = None, **options: object
+    hub: HubServer, url: str | None = None, *, repo_id: str | None = None, **options: object
 ) -> tuple[HuggingFaceStorage, dict[str, bytes]]:
-    """A storage over a repository of its own, and the repository's files."""
-    name = f"someone/set-{uuid4().hex}"
-    files = hub.files.setdefault(f"datasets/{name}", {})
+    """A storage over a repository of its own, if none is named, and the repository's files."""
+    repo_id = repo_id or f"someone/set-{uuid4().hex}"
+    files = hub.files.setdefault(f"datasets/{repo_id}", {})
     arguments = {"allowed_hosts": ("localhost",), "retry": QUICK, "token": TOKEN, "prefix": "top", **options}
-    return HuggingFaceStorage(repo_id=name, endpoint=url or hub.url, **arguments), files
+    return HuggingFaceStorage(repo_id=repo_id, endpoint=url or hub.url, **arguments), files
 
 
 @pytest.fixture(params=["memory", "local", "s3", "http", "hf"])

@@ -80,6 +80,15 @@ def test_check_once_asks_once(layer: Layer, inner: MemoryStorage) -> None:
     assert cached.read("03") == b"own"
 
 
+def test_check_once_follows_when_nothing_is_kept(layer: Layer, inner: MemoryStorage) -> None:
+    cached = layer(inner, check="once", max_bytes=99)
+    assert cached.read("03") == bytes([3]) * 100
+    inner.write("03", b"new")
+    assert cached.read("03") == b"new"
+    assert cached.read("03") == b"new"
+    assert cached.statistics().cache_hits == 1
+
+
 def test_what_is_not_there_is_not_cached(layer: Layer, inner: MemoryStorage) -> None:
     cached = layer(inner)
     for _ in range(2):

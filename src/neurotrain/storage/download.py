@@ -6,16 +6,51 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from neurotrain.storage.base import ObjectInfo, Storage
+from typing import IO, Protocol, TypeVar
 
 TEMPORARY = ".neurotrain-"
 """Beginning of the names of files that are not complete yet: they are no objects."""
 
 
-def download(storage: Storage, key: str, path: Path, *, part_bytes: int) -> ObjectInfo:
+class Described(Protocol):
+    """What is known of an object."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes."""
+        ...
+
+    @property
+    def etag(self) -> str | None:
+        """Identity of the content."""
+        ...
+
+
+Info = TypeVar("Info", bound=Described, covariant=True)
+
+
+class Readable(Protocol[Info]):
+    """The part of a storage that a download needs."""
+
+    @property
+    def identity(self) -> str:
+        """What tells the storage from every other one."""
+        ...
+
+    def stat(self, key: str) -> Info:
+        """Ask for an object."""
+        ...
+
+    def fetch(self, key: str) -> tuple[Info, bytes]:
+        """Read an object together with what is known of it."""
+        ...
+
+    def read(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
+        """Read a part of the object of an etag."""
+        ...
+
+
+def download(storage: Readable[Info], key: str, path: Path, *, part_bytes: int) -> Info:
     """Bring an object into a file: see :meth:`Storage.download`."""
     if part_bytes < 1:
         raise ValueError(f"part_bytes={part_bytes}: at least 1")

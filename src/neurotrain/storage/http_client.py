@@ -178,7 +178,7 @@ class HttpClient:
             ) as response:
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     linked |= {n: value for n, value in response.headers.items() if n.lower().startswith("x-linked-")}
-                    target = target.join(_parsed(response.headers["Location"])).with_user(None)
+                    target = target.join(_parsed(response.headers["Location"]))
                     continue
                 _check_status(response)
                 yield response, CIMultiDict({**linked, **response.headers})

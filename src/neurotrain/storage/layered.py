@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from neurotrain.storage.base import ObjectInfo, Storage, StorageError
+from neurotrain.storage.base import ChangedError, ObjectInfo, Storage, StorageError
 from neurotrain.storage.keys import check_range
 from neurotrain.storage.statistics import Counter, Statistics
 
@@ -81,20 +81,32 @@ class LayeredStorage(Storage):
     def read(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
         """Read an object, or a part of it: see :meth:`Storage.read`."""
         check_range(start, length)
-        etag = etag or self._etags.get(key) or self.storage.stat(key).etag
-        if etag is None or length == 0:  # nothing tells whether what is kept is still right
-            self._counter.mine().cache_misses += 1
-            return self.storage.read(key, start=start, length=length, etag=etag)
-        if self.check == "once":
-            self._etags[key] = etag
-        data = self._kept(key, start, length, etag)
+        known = etag or self._etags.get(key) or self.storage.stat(key).etag
         mine = self._counter.mine()
-        if data is not None:
-            mine.cache_hits += 1
-            return data
+        if known is not None and length != 0:
+            if self.check == "once":
+                self._etags[key] = known
+            data = self._kept(key, start, length, known)
+            if data is not None:
+                mine.cache_hits += 1
+                return data
         mine.cache_misses += 1
-        data = self.storage.read(key, start=start, length=length, etag=etag)
-        self._keep(key, start, length, etag, data)
+        return self._read_through(key, start, length, expected=etag, known=known)
+
+    def _read_through(
+        self, key: str, start: int, length: int | None, *, expected: str | None, known: str | None
+    ) -> bytes:
+        """Read and keep; ``expected`` is what the caller insists on, ``known`` what is believed."""
+        try:
+            data = self.storage.read(key, start=start, length=length, etag=known)
+        except ChangedError:
+            if expected is not None:
+                raise
+            info, data = self.storage.fetch(key, start=start, length=length)
+            known = info.etag
+            self._etags.pop(key, None)
+        if known is not None:  # without, nothing would tell later whether what is kept is still right
+            self._keep(key, start, length, known, data)
         return data
 
     def read_many(self, keys: Iterable[str]) -> Iterator[bytes | StorageError]:

@@ -192,7 +192,7 @@ class LocalStorage(Storage):
             status = Path(path).stat()
             with os.scandir(path) as found:
                 # A folder sorts as its objects do: with the slash behind its name.
-                names = sorted((f"{entry.name}/" if entry.is_dir() else entry.name, entry) for entry in found)
+                names = sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in found)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -262,6 +262,13 @@ def _info(key: str, status: os.stat_result, content: int | None = None) -> Objec
         with open(content, "rb", closefd=False) as file:
             etag = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
     return ObjectInfo(key=key, size=status.st_size, etag=etag, modified=status.st_mtime)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _real_path(descriptor: int, path: str) -> str:

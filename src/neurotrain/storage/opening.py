@@ -51,10 +51,9 @@ def open_storage(uri: str, **options: object) -> Storage:
     if not separator:
         scheme, rest = "file", uri
     if scheme not in _SCHEMES:
-        nearest = (difflib.get_close_matches(scheme, _SCHEMES, n=1) or ["file"])[0]
-        raise ValueError(
-            f"{redact(uri)!r}: unknown scheme {scheme!r}; the nearest is {nearest!r} of {sorted(_SCHEMES)}"
-        )
+        nearest = difflib.get_close_matches(scheme, _SCHEMES, n=1, cutoff=0.5)
+        hint = f"the nearest is {nearest[0]!r} of" if nearest else "it is one of"
+        raise ValueError(f"{redact(uri)!r}: unknown scheme {scheme!r}; {hint} {sorted(_SCHEMES)}")
     if separator and "@" in rest.partition("/")[0]:
         raise ValueError(f"{redact(uri)!r}: credentials do not belong in a URI")
     constructor, located = _SCHEMES[scheme](scheme, rest)
@@ -113,5 +112,5 @@ def _check_options(constructor: type[Storage], located: Mapping[str, Any], optio
         if name in located:
             raise ValueError(f"{shown}: the URI says it already")
         nearest = difflib.get_close_matches(name, names, n=1)
-        has = f"nearest is {nearest[0]!r} of {names}" if nearest else f"it has {names or 'none besides its URI'}"
+        has = f"the nearest is {nearest[0]!r} of {names}" if nearest else f"it has {names or 'none besides its URI'}"
         raise ValueError(f"{shown}: not an option of {constructor.__name__}; {has}")

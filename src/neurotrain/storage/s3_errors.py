@@ -32,7 +32,13 @@ _TOO_LITTLE = (
     botocore_errors.ResponseStreamingError,
     ClientPayloadError,
 )
-_PASSING = (botocore_errors.HTTPClientError, ResponseParserError, WebError, ConnectionError)
+_PASSING = (
+    botocore_errors.HTTPClientError,
+    botocore_errors.ConnectionError,
+    ResponseParserError,
+    WebError,
+    ConnectionError,
+)
 # Answers with status 400 that say no more than "again".
 _PASSING_CODES = frozenset({"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "BadDigest"})
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
