@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import random
@@ -42,7 +41,6 @@ class KillAtCall:
         os.write = self._wrapped(os.write, half=True)
         os.fsync = self._wrapped(os.fsync)
         os.rename = self._wrapped(os.rename)
-        fcntl.lockf = self._wrapped(fcntl.lockf)
         os.unlink = self._wrapped(os.unlink)
 
     def _wrapped(self, call: Callable[..., Any], *, half: bool = False) -> Callable[..., Any]:

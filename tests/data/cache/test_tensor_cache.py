@@ -7,6 +7,7 @@ import pickle
 import resource
 from gc import collect
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 import torch
@@ -251,6 +252,17 @@ def test_what_waits_is_written_when_nobody_closes_the_cache(tmp_path: Path) -> N
     assert key_of(0) not in TensorCache(folder=tmp_path / "c")
     store._at_exit()
     assert key_of(0) in TensorCache(folder=tmp_path / "c")
+
+
+def test_what_waits_for_a_folder_that_is_gone_is_given_up_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = TensorCache(folder=tmp_path / "c")
+    cache.put(key_of(0), entry_of(0))
+    rmtree(tmp_path / "c")
+    store._at_exit()
+    assert "not stored" in caplog.text
+    assert cache.pending == 0
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

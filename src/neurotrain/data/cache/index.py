@@ -114,13 +114,12 @@ class Index:
                     specs.append(spec)
                 rows.append((int.from_bytes(key[:8]), int.from_bytes(key[8:]), number, numbers[spec], start, crc))
         shards = [*self.shards, *(info for info, _ in added)]
-        fresh = zip(*rows, strict=True)
-        columns = {
-            name: np.concatenate([self.columns[name], np.array(values, dtype)])
-            for (name, dtype), values in zip(COLUMNS.items(), fresh, strict=True)
+        fresh = {
+            name: np.array(values, dtype)
+            for (name, dtype), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True)
         }
-        flags = np.concatenate([self.checked, np.zeros(len(rows), np.bool_)])
-        return _sorted(shards, specs, columns, flags)
+        columns, checked = _merged(shards, {**self.columns, "": self.checked}, fresh)
+        return Index(shards=shards, specs=specs, columns=columns, checked=checked)
 
     def without(self, names: Collection[str]) -> Index:
         """The entries of all other files."""
@@ -167,18 +166,32 @@ def _view(column: Any) -> memoryview:  # noqa: ANN401 - numpy's arrays are buffe
     return memoryview(column)
 
 
-def _sorted(
-    shards: Sequence[ShardInfo],
-    specs: Sequence[EntrySpec],
-    columns: Mapping[str, NDArray[Any]],
-    checked: NDArray[np.bool_],
-) -> Index:
-    """Sort rows by key; of equal keys the one in the latest file stays."""
+def _merged(
+    shards: Sequence[ShardInfo], columns: Mapping[str, NDArray[Any]], fresh: Mapping[str, NDArray[Any]]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    """Rows in the order of their keys, with new ones among them; of equal keys the one in the latest file stays.
+
+    The column without a name says which rows were checked; the new ones were not.
+    """
+    high, new = columns["high"], np.lexsort((fresh["low"], fresh["high"]))
+    fresh = {**fresh, "": np.zeros(len(new), np.bool_)}
+    place = np.searchsorted(high, fresh["high"][new])
+    beside = high[np.minimum(place, len(high) - 1)] if len(high) else np.zeros(0, np.uint64)
+    ordered = fresh["high"][new]
+    if bool((ordered[1:] == ordered[:-1]).any()) or bool((beside == ordered[: len(beside)]).any()):
+        merged = {name: np.concatenate([columns[name], fresh[name]]) for name in fresh}
+        order = _latest(shards, merged)
+        picked = {name: np.ascontiguousarray(column[order]) for name, column in merged.items()}
+    else:  # no key twice, as almost always: a hundred times faster in a large index
+        picked = {name: np.insert(columns[name], place, fresh[name][new]) for name in fresh}
+    return picked, picked.pop("")
+
+
+def _latest(shards: Sequence[ShardInfo], columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Order of the keys, each once, as it is in the latest file."""
     age = np.argsort(np.argsort([shard.name for shard in shards]))[columns["shard"]]
     order = np.lexsort((age, columns["low"], columns["high"]))
     high, low = columns["high"][order], columns["low"][order]
     latest = np.ones(len(order), np.bool_)
     latest[:-1] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-    order = order[latest]
-    picked = {name: np.ascontiguousarray(column[order]) for name, column in columns.items()}
-    return Index(shards=shards, specs=specs, columns=picked, checked=checked[order])
+    return order[latest]

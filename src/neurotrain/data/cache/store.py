@@ -386,8 +386,8 @@ def _at_exit() -> None:
     for cache in list(_UNWRITTEN):
         try:
             cache.flush()
-        except CacheFullError as error:
-            log.warning("%s: %s", cache.path, error)
+        except OSError as error:  # no room, or the folder has been removed: nothing can be done for it any more
+            log.warning("entries that waited are not stored: %s", error)
 
 
 os.register_at_fork(after_in_child=_after_fork)
