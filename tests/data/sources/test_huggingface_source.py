@@ -92,6 +92,16 @@ def test_every_row_of_a_folder(layout: str, request: pytest.FixtureRequest) -> N
 
 
 @pytest.mark.parametrize("layout", ["parquet", "saved"])
+def test_ids_of_the_user(layout: str, request: pytest.FixtureRequest) -> None:
+    source = _source(request.getfixturevalue(layout), split="train", id_column="text", filters=[("score", ">", 5)])
+    assert source.read(1).id == "größe 12"
+    assert source.table().column("id").to_pylist() == [source.read(index).id for index in range(len(source))]
+    assert pickle.loads(pickle.dumps(source)).read(1).id == "größe 12"
+    with pytest.raises(ValueError, match="3 ids are there more than once"):
+        _source(request.getfixturevalue(layout), split="train", id_column="label")
+
+
+@pytest.mark.parametrize("layout", ["parquet", "saved"])
 def test_filters_and_columns(layout: str, request: pytest.FixtureRequest) -> None:
     source = _source(
         request.getfixturevalue(layout),

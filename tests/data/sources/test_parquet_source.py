@@ -182,6 +182,19 @@ def test_image_is_named_where_several_could_be(tmp_path: Path) -> None:
     assert dict(_source(tmp_path, columns={"image": "right"}).read(0).fields) == {"image": b"b"}
 
 
+def test_ids_of_the_user(folder: Path) -> None:
+    source = _source(folder, id_column="text", filters=[("score", ">", 5)])
+    assert source.read(0).id == "größe 11"
+    assert source.table().column("id").to_pylist() == [source.read(index).id for index in range(len(source))]
+    assert _source(folder, id_column="img.path").read(3).id == "class0/3.png"
+    with pytest.raises(ValueError, match="id_column='label': 3 ids are there more than once, as 0"):
+        _source(folder, id_column="label")
+    with pytest.raises(ValueError, match="ids are texts or whole numbers"):
+        _source(folder, id_column="score")
+    with pytest.raises(ValueError, match="id_column='txt': no such column; nearest: 'text'"):
+        _source(folder, id_column="txt")
+
+
 @pytest.mark.parametrize("damage", ["cut", "footer", "length", "empty", "text"])
 def test_corrupted_file_is_named(folder: Path, damage: str) -> None:
     path = folder / "part-1.parquet"

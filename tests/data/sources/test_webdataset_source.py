@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from servers import start_http
 from tar_shards import HOSTILE, expected, special, tar, write_shards
 
-from neurotrain.data.sources import SampleFormatError, WebDatasetSource
-from neurotrain.storage import LocalStorage, MemoryStorage, ObjectNotFoundError, Storage
+from neurotrain.data.sources import SampleFormatError, WebDatasetSource, WebDatasetStream
+from neurotrain.storage import HttpStorage, LocalStorage, MemoryStorage, ObjectNotFoundError, Storage
 
 
 @pytest.fixture
@@ -146,6 +147,29 @@ def test_leading_dot_of_names_written_by_tar(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit(folder: Path, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _source(folder, **settings)
+
+
+def test_keys_as_ids(folder: Path) -> None:
+    source = _source(folder, ids="key")
+    assert source.read(6).id == "s006"
+    assert source.table().column("id").to_pylist() == [f"s{number:03d}" for number in range(13)]
+    (folder / "train-003.tar").write_bytes((folder / "train-001.tar").read_bytes())
+    assert len(_source(folder)) == 14
+    with pytest.raises(ValueError, match=r"ids='key'.* 1 ids are there more than once, as 's005'"):
+        _source(folder, ids="key")
+    with pytest.raises(ValueError, match="ids='keys': 'shard' or 'key'"):
+        _source(folder, ids="keys")
+
+
+def test_over_http(folder: Path, tmp_path: Path) -> None:
+    """A web server lists nothing: shards are named."""
+    with start_http(folder) as web:
+        storage = HttpStorage(base_url=web.url, allowed_hosts=("127.0.0.1",))
+        source = _source(storage, shards="train-{000..002}.tar", index_dir=tmp_path / "index")
+        assert [dict(source.read(index).fields) for index in range(13)] == [expected(number) for number in range(13)]
+        stream = WebDatasetStream(name="toy", storage=storage, shards="train-{000..002}.tar", shuffle_buffer=3)
+        assert len(list(stream.stream(epoch=0, shard=0, shards=1))) == 13
+        storage.close()
 
 
 def test_braces(folder: Path) -> None:

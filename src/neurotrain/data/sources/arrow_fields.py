@@ -57,6 +57,33 @@ def extract(table: pa.Table, columns: Mapping[str, Column]) -> pa.Table:
     return pa.table({field: _leaf(table, column) for field, column in columns.items()})
 
 
+def unique_ids(values: pa.ChunkedArray, *, subject: str) -> pa.Array:
+    """Ids out of a column of the user's.
+
+    Args:
+        values: texts or whole numbers.
+        subject: the column, for messages.
+
+    Returns:
+        Strings.
+
+    Raises:
+        ValueError: if one is null, there twice, or of another type.
+    """
+    if not (
+        pa.types.is_integer(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    ):
+        raise ValueError(f"{subject} of type {values.type}: ids are texts or whole numbers")
+    if values.null_count:
+        raise ValueError(f"{subject}: {values.null_count} rows have no id")
+    counts = values.value_counts()
+    double = counts.filter(counts.field("counts").to_numpy() > 1)
+    if len(double):
+        raise ValueError(f"{subject}: {len(double)} ids are there more than once, as {double[0]['values'].as_py()!r}")
+    texts = values.cast(pa.large_string()).combine_chunks()
+    return texts.chunk(0) if isinstance(texts, pa.ChunkedArray) else texts
+
+
 def flattened(columns: Mapping[str, Column]) -> dict[str, Column]:
     """The columns as they are in what :func:`extract` returns."""
     return {field: Column(path=(field,), type=column.type) for field, column in columns.items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from neurotrain.data.sources.arrow_fields import ArrowFields, extract
+from neurotrain.data.sources.arrow_fields import ArrowFields, extract, unique_ids
 from neurotrain.data.sources.base import RawSample, SampleFormatError, Source
 from neurotrain.data.sources.columns import (
     Filter,
@@ -36,6 +36,7 @@ class ArrowRows(Source):
         uri: of all of them together, for messages.
         columns: field: name of its column; None takes columns of usual names.
         filters: all to be met.
+        id_column: column of texts or whole numbers, each there once, that are the ids; None makes them.
         table_columns: further columns of :meth:`table`.
     """
 
@@ -47,12 +48,15 @@ class ArrowRows(Source):
         uri: str,
         columns: Mapping[str, str] | None = None,
         filters: Sequence[Filter] = (),
+        id_column: str | None = None,
         table_columns: Sequence[str] = (),
     ) -> None:
         super().__init__(name=name)
         self._paths, self._uri = tuple(paths), uri
         self._given, self._filters, self._table_columns = columns, tuple(filters), tuple(table_columns)
+        self._id_column = id_column
         self._rows: pa.Table | None = None
+        self._ids: pa.Array | None = None
         self._fields: ArrowFields | None = None
         self._states: list[str] = []
         self._kept: np.ndarray | None = None
@@ -73,6 +77,10 @@ class ArrowRows(Source):
             name: find_column(schema, name, key=f"{self.name}: table_columns") for name in self._table_columns
         }
         self._kept = self._filtered(rows) if self._filters else None
+        if self._id_column is not None:
+            column = find_column(schema, self._id_column, key=f"{self.name}: id_column")
+            values = extract(rows, {"id": column}).column("id")
+            self._ids = unique_ids(values, subject=f"{self.name}: id_column={self._id_column!r}")
         self._use(rows)
 
     def __len__(self) -> int:
@@ -91,6 +99,7 @@ class ArrowRows(Source):
             raise IndexError(f"{self.name}: no entry {index}, there are {len(self)}")
         row = index if self._kept is None else int(self._kept[index])
         uri = f"{self._uri}#{row}"
+        name = str(row) if self._ids is None else self._ids[row].as_py()
         assert self._fields is not None
         fields = self._fields.read(row, uri=uri)
         file = bisect_right(self._starts, row) - 1
@@ -99,14 +108,15 @@ class ArrowRows(Source):
             for field, column in self._columns.items()
             if column.is_binary
         }
-        return RawSample(id=str(row), source=self.name, uri=uri, fields=fields, identity=identity)
+        return RawSample(id=name, source=self.name, uri=uri, fields=fields, identity=identity)
 
     def table(self) -> pa.Table:
         """``id``, text and number fields, and ``table_columns``."""
         rows = self._ready()
         wanted = {field: column for field, column in self._columns.items() if not column.is_binary}
         listed = extract(rows, {**wanted, **self._listed})
-        whole = listed.add_column(0, "id", pa.array(np.arange(rows.num_rows)).cast(pa.string()))
+        ids = pa.array(np.arange(rows.num_rows)) if self._ids is None else self._ids
+        whole = listed.add_column(0, "id", ids.cast(pa.string()))
         return whole if self._kept is None else whole.take(pa.array(self._kept))
 
     def class_names(self) -> tuple[str, ...] | None:
@@ -118,7 +128,7 @@ class ArrowRows(Source):
         """Of the files' sizes, both ends and number of rows, the columns and the filters; not of their times."""
         self._ready()
         columns = [(field, column.path) for field, column in self._columns.items()]
-        text = repr((self._digests, self._starts, columns, self._filters))
+        text = repr((self._digests, self._starts, columns, self._filters, self._id_column))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def __getstate__(self) -> dict[str, object]:

@@ -31,6 +31,9 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """Field: the names that its column usually has, the likeliest first."""
 
+NAMED_FIELDS = ("mask/", "conditioning/")
+"""Beginnings of fields of which a sample may have several."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -176,6 +179,10 @@ def _usual_columns(schema: pa.Schema, *, subject: str) -> dict[str, Column]:
         column = next((column for column in columns if column is not None), None)
         if column is not None:
             found[field] = column
+    for name, column in known.items():
+        role = name.removesuffix(".bytes")
+        if column.is_binary and role.startswith(NAMED_FIELDS):
+            found[role] = column
     if "image" in found or "video" in found:
         return found
     candidates = [column for column in known.values() if column.is_binary and column not in found.values()]

@@ -32,6 +32,7 @@ class HuggingFaceSource(Source):
         columns: field: name of its column, dots lead into nested ones; an image's struct stands for its bytes. None
             takes columns of usual names, see :func:`~neurotrain.data.sources.columns.match_columns`.
         filters: all to be met; on the hub's Parquet files they are tested before anything is prepared.
+        id_column: column of texts or whole numbers, each there once, that are the ids; None makes them.
         table_columns: further columns of :meth:`table`, to weight or to balance by.
         cache_dir: of downloads and prepared data; None is the one of ``datasets``.
 
@@ -49,6 +50,7 @@ class HuggingFaceSource(Source):
         split: str | None = None,
         columns: Mapping[str, str] | None = None,
         filters: Sequence[Filter] = (),
+        id_column: str | None = None,
         table_columns: Sequence[str] = (),
         cache_dir: Path | None = None,
     ) -> None:
@@ -59,7 +61,7 @@ class HuggingFaceSource(Source):
             raise ValueError(f"{name}: cache_dir={str(cache_dir)!r} has no effect: a folder is read where it lies")
         self._path, self._revision, self._subset, self._split = path, revision, subset, split
         self._columns, self._filters, self._table_columns = columns, tuple(filters), tuple(table_columns)
-        self._cache_dir = cache_dir
+        self._id_column, self._cache_dir = id_column, cache_dir
         self._inner: ParquetSource | ArrowRows | None = None
 
     def setup(self) -> None:
@@ -117,6 +119,7 @@ class HuggingFaceSource(Source):
             files=[path.relative_to(folder).as_posix() for path in paths],
             columns=self._columns,
             filters=self._filters,
+            id_column=self._id_column,
             table_columns=self._table_columns,
         )
 
@@ -142,6 +145,7 @@ class HuggingFaceSource(Source):
             uri=uri,
             columns=self._columns,
             filters=self._filters,
+            id_column=self._id_column,
             table_columns=self._table_columns,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from neurotrain.data.datasets.decoding import EXTENSIONS
 from neurotrain.data.sources.base import Field, SampleFormatError
-from neurotrain.data.sources.columns import USUAL_NAMES
+from neurotrain.data.sources.columns import NAMED_FIELDS, USUAL_NAMES
 from neurotrain.data.sources.tar_members import TarMember
 
 _IMAGE = frozenset(extension.removeprefix(".") for extension in EXTENSIONS)
@@ -18,9 +18,9 @@ class MemberFields:
 
     Args:
         fields: field: its extensions, several with ``;`` between them (``"jpg;png"``), of which a sample has one; other
-            members are not read. None takes the usual ones: ``mask.png``, and any other extension that begins with a
-            field's name, feeds that field; an image's feeds ``image``, ``cls`` ``label``, ``txt`` ``caption``; every
-            other member goes by its extension.
+            members are not read. None takes the usual ones: an extension that begins with a field's
+            name feeds that field (``mask.png``, and ``mask.vein.png`` the field ``mask/vein``); an image's feeds
+            ``image``, ``cls`` ``label``, ``txt`` ``caption``; every other member goes by its extension.
         name: of the source, for messages.
 
     Raises:
@@ -28,8 +28,8 @@ class MemberFields:
 
     Example:
         >>> usual = MemberFields(fields=None, name="toy")
-        >>> [usual.field_of(extension) for extension in ("jpg", "mask.png", "cls", "txt", "json")]
-        ['image', 'mask', 'label', 'caption', 'json']
+        >>> [usual.field_of(extension) for extension in ("jpg", "mask.png", "mask.vein.png", "cls", "txt", "json")]
+        ['image', 'mask', 'mask/vein', 'label', 'caption', 'json']
     """
 
     def __init__(self, *, fields: Mapping[str, str] | None, name: str) -> None:
@@ -52,8 +52,10 @@ class MemberFields:
         """The field that an extension feeds, None where it is not read."""
         if self._fields is not None:
             return self._by_extension.get(extension)
-        first, dot, _ = extension.partition(".")
-        if dot and first in USUAL_NAMES:
+        first, *others = extension.split(".")
+        if len(others) > 1 and f"{first}/" in NAMED_FIELDS:
+            return "/".join([first, *others[:-1]])
+        if others and first in USUAL_NAMES:
             return first
         return {"cls": "label", "txt": "caption"}.get(extension, "image" if extension in _IMAGE else extension)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neurotrain.data.sources.arrow_fields import extract
+from neurotrain.data.sources.arrow_fields import extract, unique_ids
 from neurotrain.data.sources.base import RawSample, Source
 from neurotrain.data.sources.columns import (
     Column,
@@ -45,6 +45,7 @@ class ParquetSource(Source):
         columns: field: name of its column, dots lead into nested ones; a struct with a child ``bytes`` stands for it.
             None takes columns of usual names, see :func:`~neurotrain.data.sources.columns.match_columns`.
         filters: all to be met; row groups that cannot meet them are told by their statistics.
+        id_column: column of texts or whole numbers, each there once, that are the ids; None makes them.
         table_columns: further columns of :meth:`table`, to weight or to balance by.
         cache_bytes: decoded row groups kept in memory by each process.
         decoded_dir: folder on a local disk for decoded row groups; None keeps them in memory only.
@@ -73,6 +74,7 @@ class ParquetSource(Source):
         files: str | Sequence[str] = "*.parquet",
         columns: Mapping[str, str] | None = None,
         filters: Sequence[Filter] = (),
+        id_column: str | None = None,
         table_columns: Sequence[str] = (),
         cache_bytes: int = 256 * 2**20,
         decoded_dir: Path | None = None,
@@ -84,7 +86,7 @@ class ParquetSource(Source):
         self._files = files
         self._given = columns
         self._filters = tuple(filters)
-        self._table_columns = tuple(table_columns)
+        self._id_column, self._table_columns = id_column, tuple(table_columns)
         self._cache_bytes, self._decoded_dir = cache_bytes, decoded_dir
         self._footers: list[ParquetFooter] | None = None
         self._table: pa.Table | None = None
@@ -108,6 +110,7 @@ class ParquetSource(Source):
         self._kept = self._filtered(footers) if self._filters else None
         self._stems = [footer.key.removesuffix(".parquet") for footer in footers]
         self._binary = {field: column.name for field, column in self._columns.items() if column.is_binary}
+        self._given_ids = None if self._id_column is None else self._ids_of(footers, self._id_column)
         self._decoded = RowGroups(
             storage=self._storage,
             footers=footers,
@@ -142,7 +145,7 @@ class ParquetSource(Source):
         fields = self._decoded.fields(file, group).read(row - self._starts[number], uri=uri)
         digest = footers[file].digest
         return RawSample(
-            id=f"{self._stems[file]}:{row_of_file}",
+            id=f"{self._stems[file]}:{row_of_file}" if self._given_ids is None else self._given_ids[row].as_py(),
             source=self.name,
             uri=uri,
             fields=fields,
@@ -156,7 +159,8 @@ class ParquetSource(Source):
             wanted = {field: column for field, column in self._columns.items() if not column.is_binary}
             for name in self._table_columns:
                 wanted[name] = find_column(footers[0].schema, name, key=f"{self.name}: table_columns")
-            everything = pa.table({"id": self._ids(footers), "row_group": self._group_of_rows()})
+            ids = self._made_ids(footers) if self._given_ids is None else self._given_ids.cast(pa.string())
+            everything = pa.table({"id": ids, "row_group": self._group_of_rows()})
             for name, values in self._whole_columns(footers, wanted).items():
                 everything = everything.append_column(name, values)
             self._table = everything if self._kept is None else everything.take(pa.array(self._kept))
@@ -187,7 +191,8 @@ class ParquetSource(Source):
         footers = self._ready()
         files = [(footer.key, footer.digest) for footer in footers]
         columns = [(field, column.path) for field, column in self._columns.items()]
-        return hashlib.blake2b(repr((files, columns, self._filters)).encode(), digest_size=8).hexdigest()
+        text = repr((files, columns, self._filters, self._id_column))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def __getstate__(self) -> dict[str, object]:
         """All but the table, which is read again where it is needed."""
@@ -226,7 +231,12 @@ class ParquetSource(Source):
             raise ValueError(f"{self.name}: filters={self._filters}: none of {self._starts[-1]} rows meets them")
         return rows
 
-    def _ids(self, footers: Sequence[ParquetFooter]) -> pa.ChunkedArray:
+    def _ids_of(self, footers: Sequence[ParquetFooter], name: str) -> pa.Array:
+        column = find_column(footers[0].schema, name, key=f"{self.name}: id_column")
+        values = self._whole_columns(footers, {"id": column})["id"]
+        return unique_ids(values, subject=f"{self.name}: id_column={name!r}")
+
+    def _made_ids(self, footers: Sequence[ParquetFooter]) -> pa.ChunkedArray:
         counts = [sum(footer.rows) for footer in footers]
         parts = [
             pc.call_function(

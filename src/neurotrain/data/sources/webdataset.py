@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neurotrain.data.sources.arrow_fields import unique_ids
 from neurotrain.data.sources.base import Field, RawSample, SampleFormatError, Source
 from neurotrain.data.sources.member_fields import MemberFields, decoded
 from neurotrain.data.sources.objects import AT_ONCE, find_objects
@@ -30,7 +32,7 @@ _GAP = 64 * 2**10
 
 
 class WebDatasetSource(Source):
-    r"""Samples of tar shards at random: ``id`` is the shard's key without its ending, a colon, and the sample's key.
+    r"""Samples of tar shards at random.
 
     Headers are read once; then a sample is one range read. Nothing is unpacked and nothing is unpickled. An archive
     with a link, a device, a name that leads out of it, a pickle, or a member above the limits is refused as a whole.
@@ -40,6 +42,8 @@ class WebDatasetSource(Source):
         storage: holds the shards.
         shards: keys or patterns of them, see :func:`~neurotrain.data.sources.objects.find_objects`; uncompressed.
         fields: field: extensions of its member, see :class:`~neurotrain.data.sources.member_fields.MemberFields`.
+        ids: ``"shard"``: the shard's key without its ending, a colon, the sample's key; ``"key"``: the sample's key
+            alone, which no two samples may share then.
         index_dir: folder for the indices of shards, one file for each state of a shard; None builds them at each start.
         largest_member: bytes that a member may have.
         most_members: members that a shard may have.
@@ -74,6 +78,7 @@ class WebDatasetSource(Source):
         storage: Storage,
         shards: str | Sequence[str] = "*.tar",
         fields: Mapping[str, str] | None = None,
+        ids: Literal["shard", "key"] = "shard",
         index_dir: Path | None = None,
         largest_member: int = LARGEST_MEMBER,
         most_members: int = MOST_MEMBERS,
@@ -82,7 +87,9 @@ class WebDatasetSource(Source):
         check_limits(largest_member=largest_member, most_members=most_members)
         self._storage, self._shards = storage, shards
         self._fields = MemberFields(fields=fields, name=name)
-        self._index_dir = index_dir
+        if ids not in ("shard", "key"):
+            raise ValueError(f"ids={ids!r}: 'shard' or 'key'")
+        self._ids, self._index_dir = ids, index_dir
         self._largest_member, self._most_members = largest_member, most_members
         self._objects: list[ObjectInfo] | None = None
 
@@ -107,6 +114,9 @@ class WebDatasetSource(Source):
         if not self._starts[-1]:
             raise ValueError(f"{self.name}: shards={self._shards!r}: {len(objects)} shards without a sample")
         self._fields.check(set[str]().union(*(index.extensions for index in self._indices)))
+        if self._ids == "key":
+            keys = pa.chunked_array([index.table.column("key").combine_chunks() for index in self._indices])
+            unique_ids(keys, subject=f"{self.name}: ids='key'")
         self._objects = objects
 
     def __len__(self) -> int:
@@ -130,7 +140,8 @@ class WebDatasetSource(Source):
         uri = f"{self._storage.uri_of(item.key)}#{listed[0].key}"
         chosen = self._fields.select(listed, uri=uri)
         contents = self._contents(item, sorted(chosen.values(), key=lambda member: member.offset), uri=uri)
-        return sample_of(self.name, item, listed[0].key, uri, chosen, contents)
+        name = listed[0].key if self._ids == "key" else f"{shard_stem(item.key)}:{listed[0].key}"
+        return sample_of(self.name, item, name, uri, chosen, contents)
 
     def table(self) -> pa.Table:
         """``id, shard`` (number), ``size`` (bytes of all members), ``label`` where samples have a ``cls`` member."""
@@ -138,7 +149,9 @@ class WebDatasetSource(Source):
         parts: list[pa.Table] = []
         for number, (item, index) in enumerate(zip(objects, self._indices, strict=True)):
             stem = shard_stem(item.key)
-            ids = pc.call_function("binary_join_element_wise", [pa.scalar(stem), index.table.column("key"), ":"])
+            keys = index.table.column("key")
+            made = pc.call_function("binary_join_element_wise", [pa.scalar(stem), keys, ":"])
+            ids = keys if self._ids == "key" else made
             shard = pa.array([number] * len(index), type=pa.int32())
             columns = {"id": ids, "shard": shard, "size": index.sizes(), "label": index.table.column("label")}
             parts.append(pa.table(columns))
@@ -149,7 +162,7 @@ class WebDatasetSource(Source):
     def fingerprint(self) -> str:
         """Of the shards' keys, the names and sizes of all members, and ``fields``; the bytes are not read."""
         shards = [(item.key, index.digest()) for item, index in zip(self._ready(), self._indices, strict=True)]
-        return hashlib.blake2b(repr((shards, self._fields.identity())).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(repr((shards, self._fields.identity(), self._ids)).encode(), digest_size=8).hexdigest()
 
     def _ready(self) -> list[ObjectInfo]:
         if self._objects is None:
@@ -192,7 +205,7 @@ def check_limits(*, largest_member: int, most_members: int) -> None:
 def sample_of(
     source: str,
     item: ObjectInfo,
-    key: str,
+    name: str,
     uri: str,
     chosen: Mapping[str, TarMember],
     contents: Mapping[TarMember, bytes],
@@ -202,7 +215,7 @@ def sample_of(
     Args:
         source: name of the source.
         item: the shard.
-        key: of the sample in the shard.
+        name: id of the sample.
         uri: of the sample.
         chosen: its members by field.
         contents: what they hold.
@@ -220,7 +233,7 @@ def sample_of(
         for field, value in fields.items()
         if state and isinstance(value, bytes)
     }
-    return RawSample(id=f"{shard_stem(item.key)}:{key}", source=source, uri=uri, fields=fields, identity=identity)
+    return RawSample(id=name, source=source, uri=uri, fields=fields, identity=identity)
 
 
 def shard_stem(key: str) -> str:

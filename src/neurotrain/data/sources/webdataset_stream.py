@@ -15,7 +15,7 @@ from neurotrain.data.sources.objects import find_objects
 from neurotrain.data.sources.ranged_file import RangedFile
 from neurotrain.data.sources.sharded_stream import ShardedStream, Sharing
 from neurotrain.data.sources.tar_members import ForwardFile, ShardError, TarMember, members
-from neurotrain.data.sources.webdataset import LARGEST_MEMBER, MOST_MEMBERS, check_limits, sample_of
+from neurotrain.data.sources.webdataset import LARGEST_MEMBER, MOST_MEMBERS, check_limits, sample_of, shard_stem
 from neurotrain.storage import ObjectInfo, Storage
 
 _BLOCK = 8 * 2**20
@@ -96,7 +96,8 @@ class WebDatasetStream(ShardedStream):
             if len(set(extensions)) < len(extensions):
                 raise ShardError(f"{uri}: two members of {key!r} have one extension, of {', '.join(extensions)}")
             place = f"{uri}#{key}"
-            yield sample_of(self.name, item, key, place, self._fields.select(list(contents), uri=place), contents)
+            chosen = self._fields.select(list(contents), uri=place)
+            yield sample_of(self.name, item, f"{shard_stem(item.key)}:{key}", place, chosen, contents)
 
     def _contents(self, item: ObjectInfo, uri: str, first: int) -> Iterator[tuple[TarMember, bytes]]:
         """Members from the ``first``-th sample on, with what they hold where that is wanted."""
