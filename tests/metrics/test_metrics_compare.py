@@ -77,7 +77,7 @@ def test_a_certain_difference_is_found_and_the_seed_repeats_it() -> None:
 
 
 def test_without_any_sample_left_all_is_nan() -> None:
-    result = compare_figure("auc", [float("nan"), 1.0], [0.5, float("nan")])
+    result = compare_figure("auc", [float("nan"), 1.0, float("inf")], [0.5, float("nan"), 1.0])
     assert result.samples == 0
     assert all(isnan(value) for value in (result.first.mean, result.difference.low, result.wilcoxon_p))
     assert isnan(result.bootstrap_p)

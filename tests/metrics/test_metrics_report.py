@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, jaccard_score, recall_score, roc_auc_score
 from torch import Tensor
 
 from neurotrain.metrics import SegmentationReport
-from neurotrain.metrics.functional import normalized_surface_dice
+from neurotrain.metrics.functional import average_surface_distance, hausdorff_distance, normalized_surface_dice
 from neurotrain.metrics.records import ID_BYTES, decode_ids, encode_ids
 
 COUNT_KEYS = ["dice", "iou", "sensitivity", "specificity", "accuracy"]
@@ -156,6 +156,27 @@ def test_what_is_switched_off_is_not_reported() -> None:
     report = evaluate(SegmentationReport(surface=False, auc=False), binary_case())
     assert list(report.compute()) == [*COUNT_KEYS, *(f"pooled_{key}" for key in COUNT_KEYS), "nan/sensitivity"]
     assert list(report.rows()[0]) == ["id", *COUNT_KEYS]
+
+
+def test_distances_are_measured_on_demand() -> None:
+    case = multiclass_case()
+    settings = {"mode": "multiclass", "num_classes": 4}
+    report = evaluate(
+        SegmentationReport(**settings, surface=False, auc=False, distances=True, spacing=(2.0, 1.0)), case
+    )
+    labels = case.probabilities.argmax(1)
+    scored = {"spacing": (2.0, 1.0), "valid": case.valid, **settings}
+    expected = {
+        "hd95": hausdorff_distance(labels, case.target, percentile=95, **scored),
+        "assd": average_surface_distance(labels, case.target, **scored),
+    }
+    rows = report.rows()
+    for key, values in expected.items():
+        for row, value in zip(rows, values, strict=True):
+            assert row[f"{key}/class_2"] == value[2].item()
+            assert row[key] == pytest.approx(value[1:].nanmean().item(), nan_ok=True)
+    assert "nsd" not in rows[0]
+    assert "hd95" not in evaluate(SegmentationReport(), binary_case()).rows()[0]
 
 
 def test_volumes() -> None:

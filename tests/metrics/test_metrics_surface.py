@@ -13,9 +13,11 @@ from surface_distance import compute_surface_dice_at_tolerance, compute_surface_
 from surface_distance import lookup_tables as deepmind
 from torch import Tensor
 
-from neurotrain.metrics.functional import normalized_surface_dice, surface_dice_from_areas, surface_overlap
+from neurotrain.metrics.functional import bitplanes, normalized_surface_dice, surface_dice_from_areas, surface_overlap
 from neurotrain.metrics.functional import surface as surface_module
-from neurotrain.metrics.functional.surfels import neighbour_codes, surfel_areas
+from neurotrain.metrics.functional.bitplanes import BitPlanes, pack_bits
+from neurotrain.metrics.functional.boundaries import surfel_codes
+from neurotrain.metrics.functional.surfels import surfel_areas
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.3, 1.7, 0.9), (0.1, 0.1, 0.1)]
 
@@ -69,10 +71,13 @@ def test_surfels_equal_deepmind() -> None:
 
 @pytest.mark.parametrize("shape", [(5, 7), (4, 5, 6)])
 def test_neighbour_codes_equal_deepmind(shape: tuple[int, ...]) -> None:
-    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    masks = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)) < 0.5
     kernel = deepmind.ENCODE_NEIGHBOURHOOD_2D_KERNEL if len(shape) == 2 else deepmind.ENCODE_NEIGHBOURHOOD_3D_KERNEL
-    padded = np.pad(mask.numpy().astype(np.uint8), (0, 1))
-    assert np.array_equal(neighbour_codes(mask).numpy(), correlate(padded, kernel, mode="constant", cval=0))
+    planes = BitPlanes.of(pack_bits(masks), margins=[1] * len(shape))
+    codes = surfel_codes(planes, torch.arange(len(planes.bits))).reshape(2, *planes.shape[:-1], 8 * planes.shape[-1])
+    for mask, found in zip(masks, codes, strict=True):
+        expected = correlate(np.pad(mask.numpy().astype(np.uint8), (0, 1)), kernel, mode="constant", cval=0)
+        assert np.array_equal(found.numpy()[tuple(slice(size) for size in expected.shape)], expected)
 
 
 @pytest.mark.parametrize("shape", [(15, 14), (7, 8, 6)])
@@ -126,6 +131,41 @@ def test_absent_class() -> None:
     assert isnan(normalized_surface_dice(empty, empty, tolerance=1.0).item())
     assert normalized_surface_dice(empty, full, tolerance=9.0).item() == 0
     assert normalized_surface_dice(full, empty, tolerance=9.0).item() == 0
+    assert normalized_surface_dice(empty, empty, tolerance=1.0, empty="one").item() == 1
+    assert normalized_surface_dice(empty, full, tolerance=1.0, empty="one").item() == 0
+
+
+def test_labels_of_any_type_and_size_of_batch() -> None:
+    """Labels beyond a byte, negative ones, and batches that are worked on in parts."""
+    preds, target = (torch.stack([blobs((11, 13), seed + k).long() for k in range(5)]) for seed in (0, 9))
+    expected = normalized_surface_dice(preds, target, tolerance=1.0, mode="multiclass", num_classes=3)
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+        found = normalized_surface_dice(
+            preds.to(dtype), target.to(dtype), tolerance=1.0, mode="multiclass", num_classes=3
+        )
+        assert torch.equal(found.nan_to_num(-1), expected.nan_to_num(-1))
+    for other in (257, -255):  # a byte would hold 1
+        moved = torch.where(preds == 0, other, preds)
+        alone = normalized_surface_dice(moved, target, tolerance=1.0, mode="multiclass", num_classes=3)
+        assert torch.equal(alone[:, 1], expected[:, 1])
+        assert (alone[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(15, 14), (7, 8, 6)])
+def test_what_accelerators_run_gives_the_same(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    preds, target = blobs(shape, 0)[None], blobs(shape, 1)[None]
+    expected = [surface_overlap(preds, target, tolerance=1.0, boundary=kind) for kind in ("surfels", "voxels")]
+    monkeypatch.setattr(bitplanes, "_ones_by_numpy", bitplanes._ones_by_sums)
+    monkeypatch.setattr(surface_module, "pack_bits", bitplanes._pack_by_product)
+    found = [surface_overlap(preds, target, tolerance=1.0, boundary=kind) for kind in ("surfels", "voxels")]
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+
+
+def test_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    preds, target = (torch.stack([blobs((11, 13), seed + k) for k in range(5)]) for seed in (0, 9))
+    expected = normalized_surface_dice(preds, target, tolerance=1.0)
+    monkeypatch.setattr(surface_module, "_VOXELS_AT_ONCE", 2 * 11 * 13)
+    assert torch.equal(normalized_surface_dice(preds, target, tolerance=1.0), expected)
 
 
 def test_classes_and_images_are_independent() -> None:

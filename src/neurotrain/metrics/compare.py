@@ -37,7 +37,7 @@ class Comparison:
 
     Attributes:
         figure: column of the tables.
-        samples: how many samples both runs have a number for.
+        samples: how many samples both runs have a finite number for.
         first: mean of the first run.
         second: mean of the second run.
         difference: mean of second minus first, sample by sample.
@@ -76,8 +76,8 @@ def compare_runs(
         seed: of the bootstrap.
 
     Returns:
-        One comparison a figure, in the order of the first table. A sample where either run has no number (NaN) is left
-        out of that figure; a figure without any sample left is NaN throughout.
+        One comparison a figure, in the order of the first table. A sample where either run has no finite number is left
+        out of that figure, and ``samples`` says how many are left; without any, all is NaN.
 
     Raises:
         FileNotFoundError: if a table is missing.
@@ -121,7 +121,7 @@ def compare_figure(
     if resamples < 100:
         raise ValueError(f"resamples={resamples} must be at least 100")
     pairs = torch.tensor([first, second], dtype=torch.float64)
-    pairs = pairs[:, ~pairs.isnan().any(dim=0)]
+    pairs = pairs[:, pairs.isfinite().all(dim=0)]
     values = torch.cat([pairs, pairs[1:] - pairs[:1]])
     means = _bootstrap_means(values, resamples=resamples, seed=seed)
     intervals = [_interval(row, drawn, confidence) for row, drawn in zip(values, means, strict=True)]

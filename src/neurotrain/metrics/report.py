@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from neurotrain.batch import SegmentationMode
+from neurotrain.metrics.functional.distances import average_surface_distance, hausdorff_distance
 from neurotrain.metrics.functional.labels import (
     check_probabilities,
     check_valid,
@@ -56,7 +59,8 @@ class SegmentationReport(IdentifiedRecords):
     """Everything that a segmentation paper's table needs, from predicted probabilities.
 
     Per image and class, inside the valid region: Dice, IoU, sensitivity, specificity, accuracy, AUC (one class against
-    the rest), NSD (normalised surface Dice); and ``auc_rectangle``, the AUC over the whole image with a score of 0
+    the rest), NSD (normalised surface Dice), on demand HD95 and ASSD (infinite where a class is absent from one of
+    prediction and reference); and ``auc_rectangle``, the AUC over the whole image with a score of 0
     outside the valid region, which some papers report: that easy background makes it greater, so the two never compare.
     Pooled: the same of all valid voxels of all images together.
 
@@ -90,6 +94,7 @@ class SegmentationReport(IdentifiedRecords):
         tolerance: float = 1.0,
         spacing: tuple[float, ...] | None = None,
         surface: bool = True,
+        distances: bool = False,
         auc: bool = True,
         pooled_auc_bins: int | None = None,
     ) -> None:
@@ -103,6 +108,8 @@ class SegmentationReport(IdentifiedRecords):
             tolerance: of NSD, in the unit of ``spacing``.
             spacing: size of a voxel along each spatial axis; 1 when not given.
             surface: whether to measure NSD.
+            distances: whether to measure the 95th percentile of the Hausdorff distance and the average symmetric
+                surface distance.
             auc: whether to measure the areas under the ROC curve.
             pooled_auc_bins: None keeps every valid score (float32, 4 bytes a voxel and class, on the metric's device)
                 and the pooled AUC is exact; a number keeps a histogram of that many bins for each image instead (16
@@ -114,7 +121,7 @@ class SegmentationReport(IdentifiedRecords):
         super().__init__()
         self._scored = scored_classes(mode, num_classes, include_background=include_background)
         check_tolerance(tolerance)
-        if spacing is not None and not surface:
+        if spacing is not None and not (surface or distances):
             raise ValueError(f"spacing={spacing} has no effect with surface=False")
         self.mode: SegmentationMode = mode
         self.num_classes = num_classes
@@ -122,10 +129,15 @@ class SegmentationReport(IdentifiedRecords):
         self.tolerance = tolerance
         self.spacing = spacing
         self.surface = surface
+        self.distances = distances
         self.auc = auc
         self.pooled_auc_bins = pooled_auc_bins
         self._table: _Table | None = None
-        self._measured = (("auc", "auc_rectangle") if auc else ()) + (("nsd",) if surface else ())
+        self._measured = (
+            *(("auc", "auc_rectangle") if auc else ()),
+            *(("nsd",) if surface else ()),
+            *(("hd95", "assd") if distances else ()),
+        )
         self._add_rows("counts", shape=(num_classes, 4), dtype=torch.int64)
         self._add_rows("measures", shape=(num_classes, len(self._measured)), dtype=torch.int64)
         self._add_pooled_state()
@@ -175,18 +187,20 @@ class SegmentationReport(IdentifiedRecords):
             areas = self._areas(probabilities, target, valid)
             inside = probabilities * valid.unsqueeze(1)  # nothing is predicted where the mask says that nothing is
             columns += [areas, areas if valid.all() else self._areas(inside, target, None)]
-        if self.surface:
-            surface_dice = normalized_surface_dice(
-                labels,
-                target,
-                tolerance=self.tolerance,
-                spacing=self.spacing,
-                mode=self.mode,
-                num_classes=self.num_classes,
-                valid=valid,
-            )
-            columns.append(surface_dice)
+        columns += self._boundaries(labels, target, valid)
         return torch.stack(columns, dim=-1) if columns else torch.zeros(*probabilities.shape[:2], 0)
+
+    def _boundaries(self, labels: Tensor, target: Tensor, valid: Tensor) -> list[Tensor]:
+        """``(B, K)`` of each figure of the boundaries."""
+        measures: list[Callable[..., Tensor]] = []
+        if self.surface:
+            measures.append(partial(normalized_surface_dice, tolerance=self.tolerance))
+        if self.distances:
+            measures += [partial(hausdorff_distance, percentile=95.0), average_surface_distance]
+        return [
+            measure(labels, target, spacing=self.spacing, mode=self.mode, num_classes=self.num_classes, valid=valid)
+            for measure in measures
+        ]
 
     def _areas(self, probabilities: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         """AUC ``(B, K)`` of each class against the rest."""

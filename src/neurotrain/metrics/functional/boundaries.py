@@ -49,7 +49,7 @@ def voxel_boundary(masks: BitPlanes) -> Tensor:
 
 
 def surfel_codes(masks: BitPlanes, blocks: Tensor) -> Tensor:
-    """Neighbour codes of the corners in some bytes, as :func:`~.surfels.neighbour_codes` defines them.
+    """Neighbour codes of the corners in some bytes, as :mod:`~neurotrain.metrics.functional.surfels` defines them.
 
     Args:
         masks: two or three spatial axes, margin at least 1.

@@ -1,7 +1,8 @@
 """Boundary elements ("surfels") of a binary mask: where they are and how large.
 
 A boundary point is a corner between voxels whose 2x2 (2x2x2) neighbours are neither all inside nor all outside. The
-pattern of its neighbours is its code, and the code decides the length (area) of the boundary there: in 2-D by the cases
+pattern of its neighbours is its code (the voxel before the corner along every axis has the highest bit, the last axis
+tells the lowest bits apart), and the code decides the length (area) of the boundary there: in 2-D by the cases
 of marching squares, in 3-D by the marching-cubes triangles below.
 
 The 3-D triangles are those of the table in DeepMind's ``surface-distance`` (``lookup_tables.py``, Copyright 2018 Google
@@ -69,26 +70,3 @@ def _triangle_areas(first: float, second: float, third: float) -> Tensor:
     }
     half = [0.0, *(sum(area[letter] for letter in code) for code in _TRIANGLES.split())]
     return torch.tensor([*half, *reversed(half)], dtype=torch.float64)
-
-
-def neighbour_codes(mask: Tensor) -> Tensor:
-    """Pattern of the voxels around every corner, the outside of the array being empty.
-
-    Args:
-        mask: bool ``(*spatial)``, two or three axes.
-
-    Returns:
-        uint8 of the shape of ``mask`` plus one along each axis. The voxel before the corner along every axis has the
-        highest bit; 0 and the highest code (15 in 2-D, 255 in 3-D) are no boundary.
-
-    Example:
-        >>> neighbour_codes(torch.tensor([[True]])).tolist()
-        [[1, 2], [4, 8]]
-    """
-    codes = torch.nn.functional.pad(mask.to(torch.uint8), (1, 1) * mask.ndim)
-    width = 1
-    for axis in reversed(range(mask.ndim)):  # the last axis tells the lowest bits apart
-        length = codes.shape[axis] - 1
-        codes = codes.narrow(axis, 0, length) * (1 << width) + codes.narrow(axis, 1, length)
-        width *= 2
-    return codes
