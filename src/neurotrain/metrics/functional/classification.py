@@ -142,7 +142,7 @@ def threshold_counts(scores: Tensor, target: Tensor, thresholds: Tensor) -> Tens
         [[1, 1, 0, 0], [1, 0, 0, 1]]
     """
     ordered, positive = _sorted(scores, target)
-    at = torch.searchsorted(ordered, thresholds.to(ordered), side="left")
+    at = torch.searchsorted(ordered, thresholds.to(ordered).contiguous(), side="left")
     below = torch.nn.functional.pad(positive.cumsum(0), (1, 0))[at]
     positives, number = positive.sum(), len(ordered)
     hits = positives - below

@@ -47,9 +47,12 @@ def average_precision(scores: Tensor, target: Tensor) -> Tensor:
     """
     if scores.ndim not in (1, 2):
         raise ValueError(f"scores must be (N,) or (N, K), not {tuple(scores.shape)}")
-    columns = zip(scores.reshape(len(scores), -1).unbind(1), target.reshape(len(target), -1).unbind(1), strict=True)
-    values = torch.stack([_area(*_points(column, labels)[1:]) for column, labels in columns])
-    return values if scores.ndim == 2 else values[0]
+    if scores.ndim == 1:
+        return _area(*_points(scores, target)[1:])
+    if scores.shape != target.shape:
+        raise ValueError(f"scores has shape {tuple(scores.shape)}, target {tuple(target.shape)}: they must be equal")
+    columns = zip(scores.unbind(1), target.unbind(1), strict=True)
+    return torch.stack([_area(*_points(column, labels)[1:]) for column, labels in columns])
 
 
 def _points(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,7 +211,7 @@ def calibration_error_of(confidence: Tensor, right: Tensor, *, bins: int, norm: 
     if not len(confidence):
         return torch.full((), float("nan"), dtype=torch.float64, device=confidence.device)
     edges = torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins
-    cell = torch.bucketize(confidence, edges)
+    cell = torch.bucketize(confidence.contiguous(), edges)
     number = torch.bincount(cell, minlength=bins).double()
     gap = torch.bincount(cell, weights=confidence - right.double(), minlength=bins).abs()
     if norm == "l1":

@@ -58,6 +58,8 @@ def retrieval_ranks(
 
 def _ranks(similarity: Tensor, right: Tensor) -> Tensor:
     """Rank of the best right answer of each row; 0 where there is none."""
+    if not similarity.shape[1]:
+        return torch.zeros(len(similarity), dtype=torch.int64, device=similarity.device)
     # max keeps the first of equal values
     best, place = similarity.masked_fill(~right, -torch.inf).max(dim=1, keepdim=True)
     before = torch.arange(similarity.shape[1], device=similarity.device) < place
