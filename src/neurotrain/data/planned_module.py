@@ -15,7 +15,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 
-from neurotrain.data.engine import Quarantine
+from neurotrain.data.engine import Quarantine, merge_ledgers
 from neurotrain.data.loader import PlannedLoader, StartMethod
 from neurotrain.data.parts import Part, PartSamples, Step
 from neurotrain.data.plan import Plan, PlanBlock
@@ -146,13 +146,19 @@ class PlannedDataModule(LightningDataModule, ABC):
         return len(self.evaluation("test")) > 0
 
     def teardown(self, stage: str) -> None:
-        """End all workers."""
+        """End all workers; put the ranks' lists of bad samples into one."""
         for loader in self._loaders:
             loader.close()
+        trainer = self.trainer
+        if stage == "fit" and self._quarantine is not None and trainer is not None:
+            trainer.strategy.barrier("ledgers")
+            if trainer.is_global_zero:
+                merge_ledgers(Path(trainer.default_root_dir))
 
     def on_exception(self, exception: BaseException) -> None:
         """End all workers: Lightning leaves those of training alone when validation fails."""
-        self.teardown("fit")
+        for loader in self._loaders:
+            loader.close()
 
     def state_dict(self) -> dict[str, Any]:
         """What must be equal where training is resumed, of plain values."""
