@@ -111,6 +111,8 @@ def test_an_error_names_the_sample_and_its_file(workers: int) -> None:
     batches.close()
     with pytest.raises(SampleError, match="'train2'"):
         part.fill()
+    part.fill(strict=False)
+    assert part.kept == 3
 
 
 def test_refuses_a_preparation_that_draws_and_a_negative_limit() -> None:

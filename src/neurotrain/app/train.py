@@ -286,6 +286,8 @@ def _logged(directory: RunDirectory) -> Generator[None]:
         with warnings.catch_warnings():
             # Decoded samples are held in memory: more workers would only contend with the training for the cores.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # An empty list of loaders says on purpose that nothing is held out.
+            warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
             # Lightning 2.6 over torch 2.15's pytree.
             warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
             yield

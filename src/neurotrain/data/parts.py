@@ -108,15 +108,23 @@ class Part(ABC, Generic[SampleT]):
                 self.used += size
         return sample
 
-    def fill(self) -> None:
+    def fill(self, *, strict: bool = True) -> None:
         """Read ahead until one does not fit, so that workers find what there is room for.
+
+        Args:
+            strict: whether one that cannot be read is an error now; otherwise it is left for its visit.
 
         Raises:
             SampleError: if one cannot be read.
         """
         for index in range(len(self)) if self._limit else ():
-            with naming(self, index):
-                self.read(index)
+            try:
+                with naming(self, index):
+                    self.read(index)
+            except SampleError:
+                if strict:
+                    raise
+                continue
             if index not in self._kept:
                 return
 
@@ -128,6 +136,10 @@ class Part(ABC, Generic[SampleT]):
         """Identity of the samples and their order: 16 hexadecimal digits."""
         names = self.table().column("id").to_pylist()
         return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+
+    def fingerprint(self) -> str:
+        """Identity of the samples as far as their source can tell without reading them."""
+        return self.digest()
 
 
 class DatasetPart(Part[SegmentationSample]):
@@ -233,6 +245,10 @@ class SourcePart(Part[SampleT]):
         """The rows of the source's table."""
         table = self.source.table()
         return table if self._rows is None else table.take(pa.array(self._rows))
+
+    def fingerprint(self) -> str:
+        """Of the whole source: entries, their sizes and etags."""
+        return self.source.fingerprint()
 
     def _decode(self, index: int, generator: torch.Generator) -> SampleT:
         return self._decoder(self.source.read(self._row(index)), generator)

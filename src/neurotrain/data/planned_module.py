@@ -106,6 +106,7 @@ class PlannedDataModule(LightningDataModule, ABC):
         self._start_method: StartMethod = start_method
         self._quarantine = quarantine
         self._loaders: WeakSet[PlannedLoader] = WeakSet()
+        self._trained: PlannedLoader | None = None  # kept for its counts: Lightning lets go of it
 
     @property
     @abstractmethod
@@ -193,7 +194,7 @@ class PlannedDataModule(LightningDataModule, ABC):
         length = self._plan().length(0)
         return {
             "name": self.title,
-            "fingerprint": "-".join(part.digest() for part in training.parts),
+            "fingerprint": "-".join(part.fingerprint() for part in training.parts),
             "synthetic": None,
             "counts": {split: len(chosen) for split, chosen in splits.items() if chosen.parts},
             "sources": {
@@ -203,7 +204,7 @@ class PlannedDataModule(LightningDataModule, ABC):
             },
             "samples_per_epoch": length,
             "dropped_per_epoch": length % self.global_batch,
-            "statistics": self._statistics(),
+            "statistics": {} if self._trained is None else self._trained.statistics(),
         }
 
     @property
@@ -215,14 +216,6 @@ class PlannedDataModule(LightningDataModule, ABC):
     def global_batch(self) -> int:
         """Samples that all ranks take together in one step."""
         return self._batch_size * self.world_size
-
-    def _statistics(self) -> dict[str, int]:
-        """Counts of this rank's training loaders."""
-        totals: dict[str, int] = {}
-        for loader in self._loaders:
-            for name, count in loader.statistics().items() if loader.batch_sampler.drop_last else ():
-                totals[name] = totals.get(name, 0) + count
-        return totals
 
     def _check_batch(self) -> None:
         length, needed = self._plan().length(0), self.global_batch
@@ -243,11 +236,12 @@ class PlannedDataModule(LightningDataModule, ABC):
         return self._loader(chosen, SequentialPlan(lengths=tuple(map(len, chosen.parts))), train=False)
 
     def _loader(self, chosen: Chosen, plan: Plan, *, train: bool) -> PlannedLoader:
+        quarantine = self._quarantine if train else None
         if self._num_workers:
             for part in chosen.parts:
-                part.fill()  # before workers are forked: they share what is there and keep nothing
+                # Before workers are forked: they share what is there and keep nothing.
+                part.fill(strict=quarantine is None)
         trainer = self.trainer
-        quarantine = self._quarantine if train else None
         loader = PlannedLoader(
             dataset=PartSamples(parts=chosen.parts, transforms=chosen.transforms, seed=self._seed),
             plan=plan,
@@ -263,6 +257,8 @@ class PlannedDataModule(LightningDataModule, ABC):
             ledger=None if quarantine is None or trainer is None else Path(trainer.default_root_dir),
         )
         self._loaders.add(loader)
+        if train:
+            self._trained = loader
         return loader
 
 
