@@ -1,9 +1,14 @@
-"""How a mixture's mistakes are told: all of them in one error, each with key, value and the nearest valid choice."""
+"""How a mixture's settings are told: mistakes all in one error, arrays by their digest."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def nearest(value: str, valid: Iterable[str]) -> str:
@@ -40,3 +45,16 @@ def refuse(subject: str, problems: Sequence[str]) -> None:
         raise ValueError(f"{subject}: {problems[0]}")
     if problems:
         raise ValueError("\n  ".join([f"{subject}: {len(problems)} problems", *problems]))
+
+
+def digest(array: NDArray[Any]) -> str:
+    """Identity of an array's values, equal for every integer type and for every floating one.
+
+    Args:
+        array: numbers.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    told = np.ascontiguousarray(array, np.float64 if np.asarray(array).dtype.kind == "f" else np.int64)
+    return hashlib.blake2b(told.data, digest_size=8).hexdigest()

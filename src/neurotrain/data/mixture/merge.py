@@ -78,6 +78,28 @@ class Merge:
         Returns:
             Children and ordinals.
         """
+        starts, near = self._near(first, last)
+        offset = first - int(starts.sum())
+        assert offset >= 0, "units before the first place were counted out of order"
+        chosen = slice(offset, offset + last - first)
+        merged = Merged(near.child[chosen], near.ordinal[chosen])
+        assert len(merged.child) == last - first, "the order has no such place"
+        return merged
+
+    def counts(self, place: int) -> Indices:
+        """Units of each child before a place.
+
+        Args:
+            place: at most the number of units that there are.
+
+        Returns:
+            int64 ``(C,)``.
+        """
+        starts, near = self._near(place, place)
+        return starts + np.bincount(near.child[: place - int(starts.sum())], minlength=len(starts))
+
+    def _near(self, first: int, last: int) -> tuple[Indices, Merged]:
+        """The order around some places, and how many units of each child lie before it."""
         begin = self._target_at(first - self._slack)
         end = self._target_at(last + self._slack)
         starts = np.maximum(np.floor(begin).astype(np.int64) - 1, 0)
@@ -86,12 +108,9 @@ class Merge:
         ordinals = [np.arange(a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
         due = np.concatenate([self._due(child, units) for child, units in enumerate(ordinals)])
         # Sorted runs: a merge sort needs one comparison or two for each; equal times go to the first child.
-        offset = first - int(starts.sum())
-        chosen = np.argsort(due, kind="stable")[offset : offset + last - first]
-        assert offset >= 0, "units before the first place were counted out of order"
-        assert len(chosen) == last - first, "the order has no such place"
+        order = np.argsort(due, kind="stable")
         child = np.repeat(np.arange(len(starts)), stops - starts)
-        return Merged(child[chosen], np.concatenate(ordinals)[chosen])
+        return starts, Merged(child[order], np.concatenate(ordinals)[order])
 
     def _target_at(self, moment: float) -> Floats:
         return np.array([np.interp(moment, self._time, target) for target in self._targets])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from neurotrain.data.plan import mix_seed
 
 Indices = NDArray[np.int64]
 Words = NDArray[np.uint64]
+Word = np.uint64 | Words
 
 _SORTED = (
     1024  # up to here whole permutations are sorted: uniform over all of them, which a small Feistel network cannot be
 )
 _ROUNDS = 6
+_ROUNDS_OF_FEW = 12  # small grids need more of them
 _GOLDEN = np.uint64(0x9E37_79B9_7F4A_7C15)
 _FIRST = np.uint64(0xBF58_476D_1CE4_E5B9)
 _SECOND = np.uint64(0x94D0_49BB_1331_11EB)
@@ -48,6 +51,7 @@ def permuted(places: Indices, *, length: int, seed: int) -> Indices:
 
     A Feistel network permutes a grid of just over ``length`` cells; a value that falls outside the range walks on until
     it falls inside, which leaves a permutation of the range. Memory and time depend on the number of places alone.
+    Short permutations are sorted.
 
     Args:
         places: int64, each in ``[0, length)``.
@@ -64,15 +68,40 @@ def permuted(places: Indices, *, length: int, seed: int) -> Indices:
         >>> sorted(permuted(np.arange(5), length=5, seed=7).tolist())
         [0, 1, 2, 3, 4]
     """
+    if length <= _SORTED:
+        return _short(0, length, length, seed)[places]
     columns = math.isqrt(length - 1) + 1
     rows = -(-length // columns)
-    keys = [mix_seed(seed, number) for number in range(_ROUNDS)]
-    out = _feistel(places.astype(np.uint64), rows, columns, keys)
+    keys = [np.uint64(mix_seed(seed, number)) for number in range(_ROUNDS)]
+    out = _feistel(places.astype(np.uint64), np.uint64(rows), np.uint64(columns), keys)
     outside = np.flatnonzero(out >= length)
     while outside.size:
-        walked = _feistel(out[outside], rows, columns, keys)
+        walked = _feistel(out[outside], np.uint64(rows), np.uint64(columns), keys)
         out[outside] = walked
         outside = outside[walked >= length]
+    return out.astype(np.int64)
+
+
+def permuted_each(places: Indices, *, lengths: Indices, seeds: Words) -> Indices:
+    """Where permutations of its own send each place.
+
+    Args:
+        places: int64 ``(N,)``, each in ``[0, length)``.
+        lengths: int64 ``(N,)``: of each permutation.
+        seeds: uint64 ``(N,)``: which permutation; equal places of equal seeds go the same way.
+
+    Returns:
+        int64 ``(N,)``.
+    """
+    columns = np.maximum(np.ceil(np.sqrt(lengths)), 1).astype(np.uint64)
+    rows = (lengths.astype(np.uint64) + columns - np.uint64(1)) // columns
+    keys = [scattered(seeds, mix_seed(number)) for number in range(_ROUNDS_OF_FEW)]
+    out = places.astype(np.uint64)
+    outside = np.arange(len(places))
+    while outside.size:
+        walked = _feistel(out[outside], rows[outside], columns[outside], [key[outside] for key in keys])
+        out[outside] = walked
+        outside = outside[walked >= lengths[outside]]
     return out.astype(np.int64)
 
 
@@ -120,28 +149,28 @@ def _short(first: int, last: int, length: int, seed: int) -> Indices:
     return out
 
 
-def _feistel(x: Words, rows: int, columns: int, keys: list[int]) -> Words:
+def _feistel(x: Words, rows: Word, columns: Word, keys: Sequence[Word]) -> Words:
     """One pass of the network over a grid: a place is a row and a column, and each in turn moves the other on."""
-    row = x // np.uint64(columns)
-    column = x - row * np.uint64(columns)
+    row = x // columns
+    column = x - row * columns
     for number, key in enumerate(keys):
         if number % 2:
             column = _moved(column, columns, by=row, key=key)
         else:
             row = _moved(row, rows, by=column, key=key)
-    row *= np.uint64(columns)
+    row *= columns
     row += column
     return row
 
 
-def _moved(value: Words, size: int, *, by: Words, key: int) -> Words:
-    z = by + np.uint64(key)
+def _moved(value: Words, size: Word, *, by: Words, key: Word) -> Words:
+    z = by + key
     z *= _FIRST
     z ^= z >> np.uint64(32)
     z *= _SECOND
     z >>= np.uint64(32)
-    z *= np.uint64(size)  # 32 random bits to [0, size)
+    z *= size  # 32 random bits to [0, size)
     z >>= np.uint64(32)
     z += value
     # Modulo without a division: below the size the difference wraps around to a huge number.
-    return np.minimum(z, z - np.uint64(size))
+    return np.minimum(z, z - size)

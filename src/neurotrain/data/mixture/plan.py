@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from neurotrain.data.mixture.buckets import Shape
 from neurotrain.data.mixture.checks import nearest, refuse
-from neurotrain.data.mixture.merge import Indices, Merge
-from neurotrain.data.mixture.orders import Drawer
-from neurotrain.data.mixture.permutation import scattered
+from neurotrain.data.mixture.curves import NobodyLeftError, curves
+from neurotrain.data.mixture.permutation import Indices
+from neurotrain.data.mixture.pools import Pools
+from neurotrain.data.mixture.priority import PrioritySampler
+from neurotrain.data.mixture.schedule import BatchSchedule, Draws, SampleSchedule, Schedule, supplies
 from neurotrain.data.mixture.source import SourcePlan
+from neurotrain.data.mixture.targets import depends_on_steps, stretches
 from neurotrain.data.mixture.weights import SizeProportional, Sizes, Weights
 from neurotrain.data.plan import PlanBlock, mix_seed
 
+Granularity = Literal["sample", "batch"]
+
 _PLACES = 2  # a word that keeps the seeds of places apart from those of entries
+_KEPT = 4  # epochs that are kept ready
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MixturePlan:
     """The global order of samples of a mixture: a pure function of (seed, epoch, position).
 
+    **Shares.** At every prefix of the epoch each source has had its target number of samples, to within one global
+    batch; the target is the integral of its share, by optimizer step, of the sources that take part and are not
+    exhausted. With ``granularity="sample"`` the sources of a global batch stand in a random order; with ``"batch"``
+    every global batch has one source (and one shape). How, and why it holds: ``merge``, ``order``, ``schedule``.
+
+    **World size.** World size and workers are no arguments: the order belongs to the global batch.
+
+    **Cost.** A block costs the same wherever it lies. What an epoch's schedule needs (when sources end, how weights
+    move) is computed once, at its first block, in time that does not depend on the number of samples.
+
+    **Exempt** from all this is a source with a ``PrioritySampler``: its share is planned, its entries are not.
+
     Args:
         sources: in the order in which a block counts them.
         weights: how much of each.
-        samples_per_epoch: positions of an epoch; None: the sum of all lengths.
+        samples_per_epoch: positions of an epoch; None: until the sources that can be exhausted are, or one of them
+            stops it; where all are cycled, the sum of their sizes. An epoch ends earlier where nobody is left.
         global_batch: samples of one step, over all ranks.
-        seed: of all permutations.
+        granularity: what has a source: each sample or each global batch.
+        accumulation: global batches of one optimizer step. The last, partial batch of an epoch counts for no step.
+        seed: of all orders.
 
     Raises:
         ValueError: naming everything that is wrong.
@@ -44,27 +69,32 @@ class MixturePlan:
     weights: Weights = field(default_factory=SizeProportional)
     samples_per_epoch: int | None = None
     global_batch: int
+    granularity: Granularity = "sample"
+    accumulation: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check everything."""
-        problems: list[str] = []
-        names = [source.name for source in self.sources]
-        if not names:
-            problems.append("sources=() must name at least one")
-        problems += [f"two sources are named {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
-        if self.global_batch < 1:
-            problems.append(f"global_batch={self.global_batch} must be at least 1")
-        if self.samples_per_epoch is not None and self.samples_per_epoch < 1:
-            problems.append(f"samples_per_epoch={self.samples_per_epoch} must be at least 1, or None")
-        if not problems:
-            problems = self.weights.problems(self._sizes)
-        refuse("MixturePlan", problems)
+        """Check everything, and that the first epoch has somebody to draw from."""
+        object.__setattr__(self, "_schedules", {})
+        object.__setattr__(self, "_begins", [0])
+        refuse("MixturePlan", self._problems())
+        if any(source.takes_part(0) for source in self.sources):
+            self.length(0)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the sources, as a block counts them."""
         return tuple(source.name for source in self.sources)
+
+    @property
+    def exempt(self) -> tuple[str, ...]:
+        """Names of the sources whose order depends on the training, and is carried by checkpoints instead."""
+        return tuple(source.name for source in self.sources if source.stateful)
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All shapes of all sources, as :meth:`shape_numbers` counts them."""
+        return tuple({pool.shape: None for pools in self._pools for pool in pools.pools if pool.shape is not None})
 
     def number(self, name: str) -> int:
         """Place of a source.
@@ -77,9 +107,14 @@ class MixturePlan:
         return self.names.index(name)
 
     def length(self, epoch: int) -> int:
-        """Positions of one epoch, over all ranks."""
-        del epoch
-        return self.samples_per_epoch or sum(source.length for source in self.sources)
+        """Positions of one epoch, over all ranks.
+
+        Raises:
+            ValueError: if the epoch has a time when no source takes part.
+        """
+        if self.samples_per_epoch is not None and not any(source.bounded for source in self.sources):
+            return self.samples_per_epoch
+        return self.schedule(epoch).length
 
     def block(self, *, epoch: int, first: int, last: int) -> PlanBlock:
         """The samples at positions ``[first, last)``; its cost does not depend on ``first``.
@@ -87,63 +122,187 @@ class MixturePlan:
         Raises:
             IndexError: if the epoch has no such positions.
         """
-        length = self.length(epoch)
-        if not 0 <= first <= last <= length:
-            raise IndexError(f"positions [{first}, {last}): epoch {epoch} has positions 0 to {length - 1}")
-        begin = first - first % self.global_batch
-        end = min(length, -(-last // self.global_batch) * self.global_batch)
-        merged = self._merge.block(begin, end)
-        source, starts = self._scattered(merged.child, merged.ordinal, epoch, begin)
-        index = self._entries(source, starts, epoch)
-        chosen = slice(first - begin, last - begin)
-        return PlanBlock(source[chosen].astype(np.int32), index[chosen])
+        draws, chosen = self._draws(epoch, first, last)
+        return PlanBlock(draws.source[chosen].astype(np.int32), self._entries(draws, epoch)[chosen])
+
+    def shape_numbers(self, *, epoch: int, first: int, last: int) -> NDArray[np.int32]:
+        """Which of ``shapes`` the samples at positions ``[first, last)`` are brought to; -1: the source has but one.
+
+        Raises:
+            IndexError: if the epoch has no such positions.
+        """
+        draws, chosen = self._draws(epoch, first, last)
+        numbers = {shape: number for number, shape in enumerate(self.shapes)}
+        most = max(len(pools.pools) for pools in self._pools)
+        table = np.full((len(self.sources), most), -1, np.int32)
+        for row, pools in zip(table, self._pools, strict=True):
+            row[: len(pools.pools)] = [-1 if pool.shape is None else numbers[pool.shape] for pool in pools.pools]
+        return table[draws.source[chosen], draws.pool[chosen]]
+
+    def first_step(self, epoch: int) -> int:
+        """Optimizer step at which an epoch begins."""
+        begins: list[int] = self.__dict__["_begins"]
+        while len(begins) <= epoch:
+            batches = self.length(len(begins) - 1) // self.global_batch
+            begins.append(begins[-1] + -(-batches // self.accumulation))
+        return begins[epoch]
 
     def fingerprint(self) -> str:
         """Identity of the order: equal plans, equal digits."""
-        sources = [(source.name, source.length, source.sampler.told()) for source in self.sources]
-        told = ("mixture-1", sources, self.weights.told(), self.length(0), self.global_batch, self.seed)
+        return self._fingerprint
+
+    def schedule(self, epoch: int) -> Schedule:
+        """One epoch, ready to be asked.
+
+        Raises:
+            ValueError: if the epoch has a time when no source takes part.
+        """
+        kept: dict[int, Schedule] = self.__dict__["_schedules"]
+        if epoch not in kept:
+            made = self._scheduled(epoch)
+            while len(kept) >= _KEPT:
+                del kept[next(iter(kept))]
+            kept[epoch] = made
+        return kept[epoch]
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the sources that are exempt, by name; empty for all others."""
+        return {name: sampler.state_dict() for name, sampler in self._priorities().items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on with the state of sources that are exempt.
+
+        Raises:
+            ValueError: if the checkpoint has others.
+        """
+        samplers = self._priorities()
+        if set(samplers) != set(state_dict):
+            raise ValueError(
+                f"cannot resume: the checkpoint has states of {sorted(state_dict)}, not {sorted(samplers)}"
+            )
+        for name, sampler in samplers.items():
+            sampler.load_state_dict(state_dict[name])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings only: what is computed from them is computed again."""
+        return {key: self.__dict__[key] for key in self.__dataclass_fields__}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Settings, nothing computed yet."""
+        self.__dict__.update(state, _schedules={}, _begins=[0])
+
+    def _priorities(self) -> dict[str, PrioritySampler]:
+        return {s.name: s.sampler for s in self.sources if isinstance(s.sampler, PrioritySampler)}
+
+    def _problems(self) -> list[str]:
+        problems = [
+            f"{key}={value} must be at least 1"
+            for key, value in (
+                ("global_batch", self.global_batch),
+                ("accumulation", self.accumulation),
+                ("samples_per_epoch", self.samples_per_epoch),
+            )
+            if value is not None and value < 1
+        ]
+        names = self.names
+        if not names:
+            problems.append("sources=() must name at least one")
+        problems += [f"two sources are named {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
+        if self.granularity not in ("sample", "batch"):
+            problems.append(
+                f"granularity={self.granularity!r} is unknown; {nearest(self.granularity, ('sample', 'batch'))}"
+            )
+        elif self.granularity == "sample":
+            problems += [
+                f"source {source.name!r} has buckets: batches of one shape need granularity='batch'"
+                for source in self.sources
+                if source.buckets is not None
+            ]
+            problems += [
+                f"source {source.name!r}: leftover={source.leftover!r} has no effect with granularity='sample'"
+                for source in self.sources
+                if source.leftover is not None and source.buckets is None
+            ]
+        if not depends_on_steps(self.sources, self.weights) and self.accumulation > 1:
+            problems.append(f"accumulation={self.accumulation} has no effect: nothing depends on optimizer steps")
+        return problems or [*self.weights.problems(self._sizes), *self._empty()]
+
+    def _empty(self) -> list[str]:
+        if self.granularity == "sample":
+            return []
+        return [
+            f"source {source.name!r} does not fill one global batch of {self.global_batch}: use leftover='pad'"
+            for source, pools in zip(self.sources, self._pools, strict=True)
+            if pools.batches == 0
+        ]
+
+    @cached_property
+    def _pools(self) -> list[Pools]:
+        return [Pools(source=source, unit=self.global_batch, seed=self.seed) for source in self.sources]
+
+    @cached_property
+    def _sizes(self) -> Sizes:
+        sizes = (p.selected * source.repeats for p, source in zip(self._pools, self.sources, strict=True))
+        return Sizes(self.names, tuple(sizes), self.global_batch)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        settings = (self.samples_per_epoch, self.global_batch, self.granularity, self.accumulation, self.seed)
+        told = ("mixture-1", [source.told() for source in self.sources], self.weights.told(), settings)
         return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
 
-    @property
-    def _sizes(self) -> Sizes:
-        return Sizes(self.names, tuple(source.length for source in self.sources), self.global_batch)
+    def _scheduled(self, epoch: int) -> Schedule:
+        in_batches = self.granularity == "batch"
+        unit = self.global_batch if in_batches else 1
+        limit = self._limit(epoch)
+        steps = depends_on_steps(self.sources, self.weights)
+        planned = stretches(
+            sources=self.sources,
+            weights=self.weights,
+            sizes=self._sizes,
+            epoch=epoch,
+            first_step=self.first_step(epoch) if steps else 0,
+            units_per_step=self.accumulation * self.global_batch // unit,
+        )
+        given = supplies(self.sources, self._pools, in_batches=in_batches)
+        try:
+            found = curves(planned, given, limit=None if limit is None else -(-limit // unit))
+        except NobodyLeftError as error:
+            raise ValueError(f"MixturePlan: epoch {epoch}: {error} (units are {self.granularity}es)") from None
+        if in_batches:
+            return BatchSchedule(curves=found, limit=limit, pools=self._pools, batch=self.global_batch)
+        seed = mix_seed(self.seed, epoch, _PLACES)
+        return SampleSchedule(curves=found, limit=limit, batch=self.global_batch, seed=seed)
 
-    @cached_property
-    def _drawers(self) -> list[Drawer]:
-        return [source.sampler.drawer(source.length) for source in self.sources]
+    def _limit(self, epoch: int) -> int | None:
+        present = [source for source in self.sources if source.takes_part(epoch)]
+        if self.samples_per_epoch is not None or any(source.bounded for source in present):
+            return self.samples_per_epoch
+        return sum(self._sizes.sizes[self.number(source.name)] for source in present)
 
-    @cached_property
-    def _merge(self) -> Merge:
-        end = float(self.length(0) + len(self.sources) + 2)
-        shares = self.weights.shares(self._sizes, step=0)
-        return Merge(time=np.array([0.0, end]), targets=np.stack([np.zeros(len(shares)), shares * end], axis=1))
+    def _draws(self, epoch: int, first: int, last: int) -> tuple[Draws, slice]:
+        """Whole global batches around some positions, and where these are in them."""
+        length, batch = self.length(epoch), self.global_batch
+        if not 0 <= first <= last <= length:
+            raise IndexError(f"positions [{first}, {last}): epoch {epoch} has positions 0 to {length - 1}")
+        begin = first // batch
+        draws = self.schedule(epoch).block(begin, -(-last // batch) if last > first else begin)
+        return draws, slice(first - begin * batch, last - begin * batch)
 
-    def _scattered(self, source: Indices, ordinal: Indices, epoch: int, begin: int) -> tuple[Indices, Indices]:
-        """Shuffles sources within each global batch, so that no rank sees a pattern; first ordinal of each source."""
-        count = len(self.sources)
-        starts = np.full(count, np.iinfo(np.int64).max)
-        np.minimum.at(starts, source, ordinal)
-        if count == 1:
-            return source, starts
-        bits = np.uint64((count - 1).bit_length())
-        words = scattered(np.arange(begin, begin + len(source)), mix_seed(self.seed, epoch, _PLACES))
-        words = ((words >> bits) << bits) | source.astype(np.uint64)
-        whole = len(words) - len(words) % self.global_batch
-        rows = np.sort(words[:whole].reshape(-1, self.global_batch), axis=1).ravel()
-        words = np.concatenate([rows, np.sort(words[whole:])])
-        return (words & np.uint64((1 << int(bits)) - 1)).astype(np.int64), starts
-
-    def _entries(self, source: Indices, starts: Indices, epoch: int) -> Indices:
-        counts = np.bincount(source, minlength=len(self.sources))
-        places = np.argsort(source.astype(np.int16), kind="stable")
-        drawn = [
-            drawer.draw(start, start + count, seed=mix_seed(self.seed, epoch, its.seed))
-            for drawer, its, start, count in zip(
-                self._drawers, self.sources, starts.tolist(), counts.tolist(), strict=True
-            )
-            if count
-        ]
-        index = np.empty(len(source), np.int64)
-        if drawn:
-            index[places] = np.concatenate(drawn)
+    def _entries(self, draws: Draws, epoch: int) -> Indices:
+        """Entries of draws: those of each pool are consecutive ones of its sequence."""
+        starts = np.cumsum([0, *(len(pools.pools) for pools in self._pools)])
+        which = starts[draws.source] + draws.pool
+        places = np.argsort(which.astype(np.int16 if starts[-1] < 2**15 else np.int64), kind="stable")
+        counts = np.bincount(which, minlength=starts[-1])
+        index, done = np.empty(len(which), np.int64), 0
+        for number in np.flatnonzero(counts).tolist():
+            source = int(np.searchsorted(starts, number, side="right")) - 1
+            own = places[done : done + counts[number]]
+            first = int(draws.ordinal[own[0]])
+            pool = number - int(starts[source])
+            seed = mix_seed(self.seed, epoch, self.sources[source].seed, pool)
+            drawer = self._pools[source].pools[pool].drawer
+            index[own] = drawer.draw(first, first + len(own), seed=seed)
+            done += len(own)
         return index

@@ -1,0 +1,244 @@
+"""The order of units that keeps every stream closest to its target: merges in merges, or else a walk by deadlines.
+
+A merge of many streams at once is the tighter the more alike they are: ``(1 + v * (C - 2)) / 2`` is large for a large
+share ``v`` among many. So the streams are grouped, and a merge of groups decides whose turn it is; its error reaches a
+stream by its share in the group only. Of some groupings the one with the smallest proven bound is taken.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from neurotrain.data.mixture.curves import Curves
+from neurotrain.data.mixture.merge import Floats, Indices, Merge, Merged
+from neurotrain.data.mixture.walk import Walk
+
+_FINELY = 64  # knots up to which a bound looks at each piece of the curves
+_MOST = 60  # groupings that are tried
+
+Group = int | tuple["Group", ...]
+"""A stream, or streams that are merged by themselves first."""
+
+
+class Order(Protocol):
+    """Units of some streams, one after the other, with random access."""
+
+    def block(self, first: int, last: int) -> Merged:
+        """The places ``[first, last)``."""
+        ...
+
+    def counts(self, place: int) -> Indices:
+        """Units of each stream before a place."""
+        ...
+
+
+class Ordered(NamedTuple):
+    """An order and what is proven of it.
+
+    Attributes:
+        order: of the units.
+        length: places that it has.
+        bound: units by which a stream can be off its target at any prefix, for each stream.
+    """
+
+    order: Order
+    length: int
+    bound: Floats
+
+
+def ordered(curves: Curves, *, limit: int | None, allowed: float) -> Ordered:
+    """The order of streams with piecewise linear targets.
+
+    Args:
+        curves: of each stream.
+        limit: places that will be asked for at most; None: until the streams that end the epoch are empty.
+        allowed: units that a stream may be off. Where no grouping is proven to be as good, the order is walked through
+            once, by deadlines, which takes time and memory in proportion to its length and is never off by more than 1.
+
+    Returns:
+        Order and bounds.
+    """
+    time, targets = curves.time, curves.targets
+    best = min(_candidates(time, targets, allowed), key=lambda found: found[1].max())
+    order: Order
+    if best[1].max() <= max(allowed, 1.0):
+        order, bound = Tree(time=time, targets=targets, group=best[0]), best[1]
+    else:
+        most = int(time[-1] + 1e-6)
+        order = Walk(time=time, targets=targets, length=most if limit is None else min(limit, most))
+        bound = np.ones(len(targets))
+    length = _emptied(order, curves, limit) if curves.exhausted else limit
+    assert length is not None, "an epoch without a limit ends with its streams"
+    return Ordered(order, length, bound)
+
+
+def _emptied(order: Order, curves: Curves, limit: int | None) -> int:
+    """The first place by which streams that have ended have given everything; cut off at a limit."""
+    time, targets = curves.time, curves.targets
+    over = max(curves.ended.values())
+    ended = list(curves.ended)
+    given = np.round(targets[ended, -1]).astype(np.int64)
+    margin = len(targets) + 3
+    # The order ends with the curves' last whole unit, where all streams are empty with them.
+    most = int(min(time[-1] + 1e-6, over + margin))
+    most = most if limit is None else min(most, limit)
+    least = max(0, int(over) - margin)
+    places = range(least, most)
+    return least + bisect_left(places, True, key=lambda place: bool((order.counts(place)[ended] >= given).all()))
+
+
+class Tree:
+    """Merges in merges.
+
+    Args:
+        time: float64 ``(K + 1,)``: knots.
+        targets: float64 ``(C, K + 1)``.
+        group: of all streams.
+    """
+
+    def __init__(self, *, time: Floats, targets: Floats, group: Group) -> None:
+        self._streams = len(targets)
+        self._members = group if isinstance(group, tuple) else (group,)
+        sums = np.stack([targets[_streams(member)].sum(axis=0) for member in self._members])
+        self._merge = Merge(time=time, targets=sums)
+        self._inner = [_inner(targets, member) for member in self._members]
+        self._flat = self._members == tuple(range(self._streams))
+
+    def block(self, first: int, last: int) -> Merged:
+        """The places ``[first, last)``."""
+        merged = self._merge.block(first, last)
+        if self._flat:
+            return merged
+        child, ordinal = np.empty_like(merged.child), merged.ordinal.copy()
+        for number, member in enumerate(self._members):
+            places = np.flatnonzero(merged.child == number)
+            inner = self._inner[number]
+            if inner is None:
+                assert isinstance(member, int)
+                child[places] = member
+            elif places.size:
+                units = merged.ordinal[places]
+                child[places], ordinal[places] = inner.block(int(units[0]), int(units[-1]) + 1)
+        return Merged(child, ordinal)
+
+    def counts(self, place: int) -> Indices:
+        """Units of each stream before a place."""
+        found = np.zeros(self._streams, np.int64)
+        counted = self._merge.counts(place).tolist()
+        for member, inner, count in zip(self._members, self._inner, counted, strict=True):
+            if inner is None:
+                found[member] = count
+            else:
+                found += inner.counts(count)
+        return found
+
+
+def _inner(targets: Floats, member: Group) -> Tree | None:
+    if isinstance(member, int):
+        return None
+    time, targets = _own_curves(targets, member)
+    return Tree(time=time, targets=targets, group=member)
+
+
+def _own_curves(targets: Floats, group: Group) -> tuple[Floats, Floats]:
+    """Targets of a group's streams over the group's own count.
+
+    The group counts by rounding its sum, so it may ask for one unit more than its streams have due in the end: what is
+    begun is completed behind the last knot.
+    """
+    members = _streams(group)
+    rest = np.zeros((len(targets), 1))
+    rest[members, 0] = np.ceil(targets[members, -1] - 1e-6) - targets[members, -1]
+    if (rest > 1e-6).any():
+        targets = np.concatenate([targets, targets[:, -1:] + np.maximum(rest, 0)], axis=1)
+    return targets[members].sum(axis=0), targets
+
+
+def _candidates(time: Floats, targets: Floats, allowed: float) -> Iterator[tuple[Group, Floats]]:
+    """Groupings with their bounds, until one is good enough."""
+    streams = len(targets)
+    by_size = np.argsort(-targets[:, -1], kind="stable").tolist()
+    groups: list[Group] = [tuple(range(streams))]
+    for peeled in range(streams - 1):
+        for joined in range(streams - peeled - 1):
+            if len(groups) < _MOST and (peeled, joined) != (0, 0):
+                groups.append(_grouping(by_size, targets[:, -1], peeled, joined))
+    for group in groups:
+        found = np.zeros(streams)
+        _bounds(group, time, targets, 0.0, found)
+        yield group, found
+        if found.max() <= max(allowed, 1.0):
+            return
+
+
+def _grouping(by_size: list[int], sizes: Floats, peeled: int, joined: int) -> Group:
+    """The largest streams each against all that are smaller, the smallest ones in pairs."""
+    rest: list[tuple[float, Group]] = [(float(sizes[stream]), stream) for stream in by_size[peeled:]]
+    for _ in range(joined):
+        rest.sort(key=lambda sized: sized[0])
+        (small, first), (other, second), *rest = rest
+        rest.append((small + other, (first, second)))
+    group: Group = tuple(member for _, member in rest) if len(rest) > 1 else rest[0][1]
+    for stream in reversed(by_size[:peeled]):
+        group = (stream, group)
+    return group
+
+
+def _bounds(group: Group, time: Floats, targets: Floats, off: float, found: Floats) -> None:
+    """Bound of each stream of a group whose own count is ``off``, into ``found``."""
+    if isinstance(group, int):
+        found[group] = off
+        return
+    if len(group) == 1:
+        _bounds(group[0], time, targets, off, found)
+        return
+    sums = np.stack([targets[_streams(member)].sum(axis=0) for member in group])
+    moved = np.concatenate([[True], np.diff(time) > 0])  # the group's own time may stand still
+    if not moved[1:].any():
+        return
+    time, sums = time[moved], sums[:, moved]
+    slopes = np.diff(sums, axis=1) / np.diff(time)
+    errors = merge_bound(time, sums, slopes)
+    for number, member in enumerate(group):
+        inner_time, inner = _own_curves(targets, member)
+        _bounds(member, inner_time, inner, float(errors[number] + slopes[number].max() * off), found)
+
+
+def merge_bound(time: Floats, targets: Floats, slopes: Floats) -> Floats:
+    """Units by which each child of a merge can be off, by the formula of ``merge``.
+
+    Children that stand still at a whole number (not yet begun, or ended) count without error. Slopes are taken over all
+    pieces that the moment of counting and the prefix may lie in.
+
+    Args:
+        time: float64 ``(K + 1,)``.
+        targets: float64 ``(C, K + 1)``.
+        slopes: float64 ``(C, K)``: of the targets.
+
+    Returns:
+        float64 ``(C,)``.
+    """
+    whole = np.abs(targets[:, :-1] - np.round(targets[:, :-1])) < 1e-6
+    live = ~(whole & (slopes == 0))
+    if len(time) > _FINELY:
+        count, steepest = live.sum(axis=0).max(), slopes.max(axis=1)
+        return np.maximum(0.5, (1 + steepest * (count - 2)) / 2)
+    bounds = np.zeros(len(targets))
+    for piece in range(len(time) - 1):
+        count = int(live[:, piece].sum())
+        begin = int(np.searchsorted(time[1:], time[piece] - count / 2))
+        end = int(np.searchsorted(time[:-1], time[piece + 1] + count / 2, side="right"))
+        around = slopes[:, begin:end]
+        steepest, flattest = around.max(axis=1), around.min(axis=1)
+        others = count - live[:, piece]
+        own = live[:, piece] * (1 - np.where(others > 1, steepest, flattest)) / 2
+        bounds = np.maximum(bounds, own + steepest * others / 2)
+    return bounds
+
+
+def _streams(group: Group) -> list[int]:
+    return [group] if isinstance(group, int) else [stream for member in group for stream in _streams(member)]

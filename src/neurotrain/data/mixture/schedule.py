@@ -1,0 +1,161 @@
+"""One epoch of a mixture, ready to be asked: who comes at which place, from which pool, for the how-manieth time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from neurotrain.data.mixture.curves import Curves, Supply
+from neurotrain.data.mixture.order import Ordered, ordered
+from neurotrain.data.mixture.permutation import Indices, scattered
+from neurotrain.data.mixture.pools import Pools
+from neurotrain.data.mixture.source import SourcePlan
+
+
+class Draws(NamedTuple):
+    """A stretch of places.
+
+    Attributes:
+        source: int64 ``(N,)``.
+        pool: int64 ``(N,)``: of the source.
+        ordinal: int64 ``(N,)``: which of the pool's draws; those of one pool ascend without gaps.
+    """
+
+    source: Indices
+    pool: Indices
+    ordinal: Indices
+
+
+class Schedule(ABC):
+    """An epoch.
+
+    Attributes:
+        length: positions, over all ranks.
+        bounds: samples by which each source can be off its target at any prefix.
+        curves: targets, in units.
+        unit: samples of a unit.
+    """
+
+    length: int
+    bounds: list[float]
+    curves: Curves
+    unit: int
+
+    @abstractmethod
+    def block(self, first: int, last: int) -> Draws:
+        """The global batches ``[first, last)``; the epoch's last one may be cut short."""
+
+    @abstractmethod
+    def counts(self, batches: int) -> list[Indices]:
+        """Draws of each source's pools in the epoch's first global batches."""
+
+
+class SampleSchedule(Schedule):
+    """Every sample has a source of its own.
+
+    Sources are merged sample by sample; then each global batch is shuffled, so that no rank sees a pattern. A shuffle
+    within a batch of G moves no source by more than G/2 from where its counts at both ends of the batch put it.
+
+    Args:
+        curves: targets in samples.
+        limit: samples; None: until sources have ended.
+        batch: samples of a global batch.
+        seed: of the shuffles.
+    """
+
+    unit = 1
+
+    def __init__(self, *, curves: Curves, limit: int | None, batch: int, seed: int) -> None:
+        self.curves, self._batch, self._seed = curves, batch, seed
+        self._sources = len(curves.targets)
+        found = ordered(curves, limit=limit, allowed=batch - batch // 2)
+        self._order, self.length = found.order, found.length
+        self.bounds = (found.bound + batch // 2).tolist()
+
+    def block(self, first: int, last: int) -> Draws:
+        """The global batches ``[first, last)``."""
+        begin, end = first * self._batch, min(last * self._batch, self.length)
+        merged = self._order.block(begin, end)
+        source = self._shuffled(merged.child, begin)
+        ordinal = np.empty_like(source)
+        # The order counts each source's units; after the shuffle they are handed out by place.
+        ordinal[np.argsort(source.astype(np.int16), kind="stable")] = merged.ordinal[
+            np.argsort(merged.child.astype(np.int16), kind="stable")
+        ]
+        return Draws(source, np.zeros_like(source), ordinal)
+
+    def counts(self, batches: int) -> list[Indices]:
+        """Draws of each source."""
+        return list(self._order.counts(min(batches * self._batch, self.length))[:, None])
+
+    def _shuffled(self, source: Indices, begin: int) -> Indices:
+        if self._sources == 1 or self._batch == 1:
+            return source
+        bits = np.uint64((self._sources - 1).bit_length())
+        words = scattered(np.arange(begin, begin + len(source)), self._seed)
+        words = ((words >> bits) << bits) | source.astype(np.uint64)
+        whole = len(words) - len(words) % self._batch
+        words[:whole].reshape(-1, self._batch).sort(axis=1)
+        words[whole:].sort()
+        return (words & np.uint64((1 << int(bits)) - 1)).astype(np.int64)
+
+
+class BatchSchedule(Schedule):
+    """Every global batch has one source, and one shape.
+
+    Args:
+        curves: targets in batches.
+        limit: samples; None: until sources have ended.
+        pools: of each source.
+        batch: samples of a global batch.
+    """
+
+    def __init__(self, *, curves: Curves, limit: int | None, pools: Sequence[Pools], batch: int) -> None:
+        self.curves, self._pools, self.unit = curves, pools, batch
+        most = None if limit is None else -(-limit // batch)
+        found: Ordered = ordered(curves, limit=most, allowed=1.0)
+        self._order = found.order
+        whole = found.length * batch
+        self.length = whole if limit is None else min(limit, whole)
+        self.bounds = (found.bound * batch).tolist()
+
+    def block(self, first: int, last: int) -> Draws:
+        """The global batches ``[first, last)``."""
+        merged = self._order.block(first, last)
+        pool, ordinal = np.zeros_like(merged.child), np.empty_like(merged.child)
+        for number in np.unique(merged.child).tolist():
+            places = np.flatnonzero(merged.child == number)
+            begin = int(merged.ordinal[places[0]])
+            pool[places], ordinal[places] = self._pools[number].block(begin, begin + len(places))
+        size = min(last * self.unit, self.length) - first * self.unit
+        within = np.arange(size) % self.unit
+        spread = np.repeat(np.stack([merged.child, pool, ordinal * self.unit]), self.unit, axis=1)[:, :size]
+        return Draws(spread[0], spread[1], spread[2] + within)
+
+    def counts(self, batches: int) -> list[Indices]:
+        """Draws of each source's pools; a last batch that is cut short counts whole."""
+        counted = self._order.counts(min(batches, -(-self.length // self.unit))).tolist()
+        return [pools.counts(count) * self.unit for pools, count in zip(self._pools, counted, strict=True)]
+
+
+def supplies(sources: Sequence[SourcePlan], pools: Sequence[Pools], *, in_batches: bool) -> list[Supply]:
+    """What each source has to give in an epoch.
+
+    Args:
+        sources: of the mixture.
+        pools: of each.
+        in_batches: count whole batches, not samples.
+
+    Returns:
+        One for each source.
+    """
+    found: list[Supply] = []
+    for source, its in zip(sources, pools, strict=True):
+        units = float("inf")
+        if source.bounded:
+            units = float(its.batches or 0) if in_batches else float(its.selected * source.rounds)
+        found.append(Supply(units, source.exhaustion == "stop"))
+    return found
