@@ -2,12 +2,11 @@
 
 from neurotrain.data.index.fingerprint import table_fingerprint
 from neurotrain.data.index.headers import HeaderError, ImageHeader, read_header
-from neurotrain.data.index.listing import HIDDEN, listing_table, unchanged_rows
+from neurotrain.data.index.listing import listing_table, unchanged_rows
 from neurotrain.data.index.manifest import Manifest, ManifestError, load_manifest, open_manifest, save_manifest
 from neurotrain.data.index.parallel import read_parallel
 
 __all__ = [
-    "HIDDEN",
     "HeaderError",
     "ImageHeader",
     "Manifest",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from itertools import islice
 
@@ -12,9 +11,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from neurotrain.storage.base import ObjectInfo
-
-HIDDEN = re.compile(r"(?:^|/)\.")
-"""Matches keys with a hidden part (``.git/config``, ``a/.b.png``): they are no entries."""
 
 _ROWS = 65_536
 _SCHEMA = pa.schema(
@@ -39,7 +35,8 @@ def listing_table(objects: Iterable[ObjectInfo]) -> pa.Table:
     batches: list[pa.RecordBatch] = []
     remaining = iter(objects)
     while block := list(islice(remaining, _ROWS)):
-        shown = [entry for entry in block if not HIDDEN.search(entry.key)]
+        # A hidden part: ``.git/config``, ``a/.b.png``.
+        shown = [entry for entry in block if "/." not in entry.key and not entry.key.startswith(".")]
         columns = [
             pa.array([entry.key for entry in shown], pa.string()),
             pa.array([entry.size for entry in shown], pa.int64()),

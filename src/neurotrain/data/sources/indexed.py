@@ -24,7 +24,9 @@ from neurotrain.data.index import (
     table_fingerprint,
     unchanged_rows,
 )
+from neurotrain.data.sources.arrow_fields import ArrowFields
 from neurotrain.data.sources.base import INDEX_ONLY, LISTED, Field, RawSample, SampleFormatError, Source
+from neurotrain.data.sources.columns import Column
 from neurotrain.data.sources.pairing import object_columns
 from neurotrain.storage.base import Storage
 
@@ -222,13 +224,9 @@ class _Lookup:
     """Rows of a table by number, touching no column that no sample carries."""
 
     def __init__(self, table: pa.Table, fields: Sequence[str], *, first: str) -> None:
-        named = {field: object_columns(field, first=first) for field in fields if field in (first, *table.column_names)}
         self._length = table.num_rows
-        self._ids = table.column("id")
-        self._objects = {
-            field: tuple(table.column(names[part]) for part in ("key", "size", "etag"))
-            for field, names in named.items()
-        }
+        named = {field: object_columns(field, first=first) for field in fields if field in (first, *table.column_names)}
+        self._objects = {field: (names["key"], names["size"], names["etag"]) for field, names in named.items()}
         taken = {
             "id",
             "uri",
@@ -237,24 +235,32 @@ class _Lookup:
             "frames",
             *(name for names in named.values() for name in names.values()),
         }
-        self._values = {
-            name: table.column(name)
+        self._values = [
+            name
             for name in table.column_names
             if name not in taken and not name.startswith(INDEX_ONLY) and _is_field(table.column(name).type)
-        }
+        ]
+        wanted = ["id", *(name for names in self._objects.values() for name in names), *self._values]
+        # Where something is missing Arrow's own scalars tell; they cost more than what they hold.
+        full = {name: table.schema.field(name).type for name in wanted if not table.column(name).null_count}
+        self._full = ArrowFields(
+            table=table, columns={name: Column(path=(name,), type=kind) for name, kind in full.items()}
+        )
+        self._gapped = {name: table.column(name) for name in wanted if name not in full}
 
     def row(self, index: int) -> _Row:
         if not 0 <= index < self._length:
             raise IndexError(f"entry {index} of {self._length}")
-        objects = {
-            field: (keys[index].as_py(), sizes[index].as_py(), etags[index].as_py())
-            for field, (keys, sizes, etags) in self._objects.items()
-        }
-        row = _Row(self._ids[index].as_py(), {field: parts for field, parts in objects.items() if parts[0] is not None})
-        for name, column in self._values.items():
-            value = column[index].as_py()
-            if value is not None:
-                row.values[name] = value
+        found: dict[str, Any] = dict(self._full.read(index, uri=""))
+        for name, column in self._gapped.items():
+            found[name] = column[index].as_py()
+        row = _Row(found["id"], {})
+        for field, (key, size, etag) in self._objects.items():
+            if found[key] is not None:
+                row.objects[field] = (found[key], found[size], found[etag])
+        for name in self._values:
+            if found[name] is not None:
+                row.values[name] = found[name]
         return row
 
 
