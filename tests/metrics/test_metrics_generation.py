@@ -140,8 +140,8 @@ def test_sliced_wasserstein_distance() -> None:
     found = sliced_wasserstein_distance(line, other, order=1.0, projections=3)
     assert found.item() == pytest.approx(expected, abs=1e-9)
     # moved by v, the distance along a direction is |v . direction|, whose mean square is |v|^2 / D
-    moved = sliced_wasserstein_distance(REAL, REAL + 2, projections=20_000, generator=torch.Generator().manual_seed(0))
-    assert moved.item() == pytest.approx(2, rel=0.02)
+    moved = sliced_wasserstein_distance(REAL, REAL + 2, projections=4000, generator=torch.Generator().manual_seed(0))
+    assert moved.item() == pytest.approx(2, rel=0.05)
     again = [
         sliced_wasserstein_distance(REAL, FAKE, projections=4, generator=torch.Generator().manual_seed(5)).item()
         for _ in range(2)
