@@ -152,5 +152,5 @@ def test_shares_are_what_they_should_be(whole: Path) -> None:
     with (whole / "metrics.csv").open(newline="") as file:
         assert sum(1 for _ in csv.DictReader(file)) >= LAST
     summary = json.loads((whole / "summary.json").read_text(encoding="utf-8"))
-    assert summary["data"]["weights"] == "uniform"
+    assert summary["data"]["mixture"]["weights"] == "uniform"
     assert summary["data"]["statistics"]["planned"] == BATCH * LAST

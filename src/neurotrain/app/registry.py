@@ -86,11 +86,50 @@ FAMILIES = (
         base="neurotrain.data.decoders.ImagePreparation",
     ),
     Family(
-        name="weights", group="data/weights", module="neurotrain.data.mixture", base="neurotrain.data.mixture.Weights"
+        name="screened_sources",
+        group="data/source",
+        module="neurotrain.data.decoders",
+        base="neurotrain.data.sources.Source",
     ),
     Family(
-        name="samplers", group="data/sampler", module="neurotrain.data.mixture", base="neurotrain.data.mixture.Sampler"
+        name="cached_datamodules",
+        group="data",
+        module="neurotrain.data.cached",
+        base="lightning.LightningDataModule",
     ),
+    Family(
+        name="cached_decoders",
+        group="data/decoder",
+        module="neurotrain.data.cached",
+        base="neurotrain.data.decoders.Decoder",
+    ),
+    Family(
+        name="latents",
+        group="data/latents",
+        module="neurotrain.data.cached",
+        base="neurotrain.data.cached.CachedLatents",
+    ),
+    Family(
+        name="texts", group="data/texts", module="neurotrain.data.cached", base="neurotrain.data.cached.CachedTexts"
+    ),
+    Family(name="caches", group="data/cache", module="neurotrain.data.cache", base="neurotrain.data.cache.TensorCache"),
+    Family(
+        name="latent_preparations",
+        group="data/latent_preparation",
+        module="neurotrain.data.cache",
+        base="neurotrain.data.cache.ImagePreparation",
+    ),
+    Family(
+        name="encoders",
+        group="data/encoder",
+        module="neurotrain.networks.encoders",
+        base="neurotrain.networks.encoders.PretrainedEncoder",
+    ),
+    Family(
+        name="weights", group="data/weights", module="neurotrain.data.mixture", base="neurotrain.data.mixture.Weights"
+    ),
+    Family(name="orders", group="data/order", module="neurotrain.data", base="neurotrain.data.Order"),
+    Family(name="memberships", group="data/membership", module="neurotrain.data", base="neurotrain.data.Membership"),
     Family(
         name="quarantines",
         group="data/quarantine",

@@ -1,6 +1,7 @@
 """From files to batches: datasets and sources, joint transforms, and an exactly resumable loader."""
 
 from neurotrain.data.loader import PlannedBatches, PlannedLoader
+from neurotrain.data.members import BalancedBy, InRandomOrder, InTableOrder, Membership, Order, WeightedBy
 from neurotrain.data.mixture_module import MixtureDataModule
 from neurotrain.data.modules import SegmentationDataModule
 from neurotrain.data.parts import DatasetPart, Part, PartSamples, SampleError, SourcePart
@@ -18,12 +19,17 @@ from neurotrain.data.source_modules import (
 from neurotrain.data.weighted import WeightedCombinedLoader
 
 __all__ = [
+    "BalancedBy",
     "CsvDataModule",
     "DatasetPart",
     "EpochPlan",
     "HuggingFaceDataModule",
+    "InRandomOrder",
+    "InTableOrder",
     "LocalDataModule",
+    "Membership",
     "MixtureDataModule",
+    "Order",
     "ParquetDataModule",
     "Part",
     "PartSamples",
@@ -37,5 +43,6 @@ __all__ = [
     "SourceDataModule",
     "SourcePart",
     "WebDatasetDataModule",
+    "WeightedBy",
     "WeightedCombinedLoader",
 ]

@@ -8,7 +8,9 @@ from typing import Any
 
 from neurotrain.data.engine import Quarantine
 from neurotrain.data.loader import StartMethod
-from neurotrain.data.mixture import MixturePlan, SizeProportional, SourcePlan, Weights
+from neurotrain.data.members import Membership
+from neurotrain.data.mixture import MixturePlan, SizeProportional, Weights
+from neurotrain.data.mixture.plan import Granularity
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule
 from neurotrain.data.weighted import WeightedCombinedLoader
 
@@ -25,6 +27,8 @@ class MixtureDataModule(PlannedDataModule):
     Args:
         sources: data modules by the name of their training source.
         weights: how much of each; None: in proportion to their sizes.
+        members: how a source takes part, by name; those that are not named repeat for ever in random order.
+        granularity: what has a source: each sample, or each global batch. Sources of several shapes need ``batch``.
         evaluate: names of the members whose validation and test splits are evaluated, one after the other; None: all.
         batch_size: training samples per step and rank.
         eval_batch_size: likewise in evaluation; above 1 the samples must have one shape.
@@ -43,6 +47,8 @@ class MixtureDataModule(PlannedDataModule):
         *,
         sources: Mapping[str, PlannedDataModule],
         weights: Weights | None = None,
+        members: Mapping[str, Membership] | None = None,
+        granularity: Granularity = "sample",
         evaluate: Sequence[str] | None = None,
         batch_size: int = 8,
         eval_batch_size: int = 1,
@@ -62,6 +68,8 @@ class MixtureDataModule(PlannedDataModule):
         )
         self._members = dict(sources)
         self._weights = weights or SizeProportional()
+        self._memberships = dict(members or {})
+        self._granularity: Granularity = granularity
         self._evaluate = tuple(self._members) if evaluate is None else tuple(evaluate)
         self._samples_per_epoch = samples_per_epoch
         self._check_names()
@@ -106,17 +114,27 @@ class MixtureDataModule(PlannedDataModule):
 
     def summary(self) -> dict[str, Any]:
         """As of any data module, and what was mixed."""
-        return {**super().summary(), "weights": self._weights.told()}
+        plan = self._plan()
+        return {**super().summary(), "mixture": plan.describe(), "report": plan.report()}
 
     def _plan(self) -> MixturePlan:
-        parts = self.training().parts
+        ways = {name: self._memberships.get(name, Membership()) for name in self._members}
         return MixturePlan(
-            sources=tuple(SourcePlan(name=part.name, length=len(part)) for part in parts),
+            sources=tuple(
+                way.plan(self._members[name].training().parts[0], buckets=self._members[name].buckets())
+                for name, way in ways.items()
+            ),
             weights=self._weights,
             samples_per_epoch=self._samples_per_epoch,
             global_batch=self.global_batch,
+            granularity=self._granularity,
+            accumulation=self._accumulation(),
             seed=self._seed,
         )
+
+    def _accumulation(self) -> int:
+        trainer = self.trainer
+        return 1 if trainer is None else trainer.accumulate_grad_batches  # pyright: ignore[reportAttributeAccessIssue]
 
     def _check_names(self) -> None:
         if not self._members:
@@ -124,9 +142,10 @@ class MixtureDataModule(PlannedDataModule):
         for name, member in self._members.items():
             if member.title != name:
                 raise ValueError(f"sources.{name}: its source is named {member.title!r}; name both alike")
-        unknown = [name for name in self._evaluate if name not in self._members]
-        if unknown:
-            raise ValueError(f"evaluate={list(self._evaluate)}: {unknown} are not among {list(self._members)}")
+        for key, names in {"evaluate": self._evaluate, "members": self._memberships}.items():
+            unknown = [name for name in names if name not in self._members]
+            if unknown:
+                raise ValueError(f"{key}={list(names)}: {unknown} are not among {list(self._members)}")
 
 
 def _joined(several: Iterable[Chosen]) -> Chosen:

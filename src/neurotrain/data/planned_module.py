@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import CombinedLoader
 
 from neurotrain.data.engine import Quarantine, merge_ledgers
 from neurotrain.data.loader import PlannedLoader, StartMethod
+from neurotrain.data.mixture import Buckets
 from neurotrain.data.parts import Part, PartSamples, Step
 from neurotrain.data.plan import Plan, PlanBlock
 
@@ -120,6 +121,10 @@ class PlannedDataModule(LightningDataModule, ABC):
     @abstractmethod
     def evaluation(self, split: EvaluationSplit) -> Chosen:
         """What a split is evaluated on; no parts where there is nothing."""
+
+    def buckets(self) -> Buckets | None:
+        """Shape of each training sample where they differ; batches are then of one shape each."""
+        return None
 
     @abstractmethod
     def _plan(self) -> Plan:

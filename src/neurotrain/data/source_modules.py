@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from neurotrain.data.decoders import Decoder
+from neurotrain.data.decoders.image import PictureDecoder
 from neurotrain.data.engine import Quarantine
 from neurotrain.data.loader import StartMethod
+from neurotrain.data.members import Membership, shape_buckets
+from neurotrain.data.mixture import Buckets, MixturePlan
 from neurotrain.data.parts import Part, SourcePart, Step, check_kept, split_rows
-from neurotrain.data.plan import EpochPlan
+from neurotrain.data.plan import EpochPlan, Plan
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
 from neurotrain.data.sources import (
     FolderSource,
@@ -149,10 +152,27 @@ class SourceDataModule(PlannedDataModule):
             part = None if source is None else self._whole(split, source)
         return _NOTHING if part is None else Chosen(parts=(part,), transforms=(self._eval_transform,))
 
-    def _plan(self) -> EpochPlan:
+    def buckets(self) -> Buckets | None:
+        """By the targets of a preparation that keeps aspects; needs widths and heights in the index."""
+        preparation = self._decoder.preparation if isinstance(self._decoder, PictureDecoder) else None
+        if preparation is None or preparation.aspect == "square":
+            return None
+        return shape_buckets(self._divide()["train"].table(), preparation.target, name=self.title)
+
+    def _plan(self) -> Plan:
+        buckets = self.buckets()
+        part = self._divide()["train"]
+        if buckets is not None:
+            return MixturePlan(
+                sources=(Membership().plan(part, buckets=buckets),),
+                samples_per_epoch=self._samples_per_epoch,
+                global_batch=self.global_batch,
+                granularity="batch",
+                seed=self._seed,
+            )
         # Overfitting means the same few batches in each epoch.
         return EpochPlan(
-            count=len(self._divide()["train"]),
+            count=len(part),
             samples_per_epoch=self._samples_per_epoch,
             shuffle=not self._overfits(),
             seed=self._seed,
