@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -108,22 +108,20 @@ def convert(
     storage = _opened(target)
     place = storage.root if isinstance(storage, LocalStorage) else None
     _refuse_to_overwrite(storage, place)
-    with ExitStack() as cleanup:
-        staging = _staging(place)
-        cleanup.callback(shutil.rmtree, staging, ignore_errors=True)
+    staging = _staging(place)
+    try:
         names = _class_names(data) if layout == "huggingface" else None
-        writer = _writer(layout, staging, base_url=base_url, shard_bytes=shard_bytes or SHARD_BYTES, class_names=names)
-        cleanup.callback(writer.close)
-        samples, digest = _written(writer, data, splits)
-        files = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
-        manifest = {"layout": layout, "samples": samples, "digest": digest, "files": files}
-        (staging / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-        size = sum((staging / key).stat().st_size for key in (*files, MANIFEST))
+        made = _writer(layout, staging, base_url=base_url, shard_bytes=shard_bytes or SHARD_BYTES, class_names=names)
+        with closing(made) as writer:
+            samples, digest = _written(writer, data, splits)
+        report = _listed(staging, layout=layout, uri=storage.uri, samples=samples, digest=digest)
         if place is None:
-            _upload(staging, files, storage)
+            _upload(staging, storage)
         else:
             _move(staging, place)
-    return Conversion(layout=layout, uri=storage.uri, samples=samples, files=len(files) + 1, bytes=size, digest=digest)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return report
 
 
 def _check(layout: str, *, base_url: str | None, shard_bytes: int | None) -> None:
@@ -209,6 +207,19 @@ def _content(entry: Entry) -> Iterator[bytes]:
         yield content
 
 
+def _listed(staging: Path, *, layout: Layout, uri: str, samples: dict[str, int], digest: str) -> Conversion:
+    files = _keys(staging)
+    manifest = {"layout": layout, "samples": samples, "digest": digest, "files": files}
+    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    size = sum((staging / key).stat().st_size for key in (*files, MANIFEST))
+    return Conversion(layout=layout, uri=uri, samples=samples, files=len(files) + 1, bytes=size, digest=digest)
+
+
+def _keys(staging: Path) -> list[str]:
+    found = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
+    return [key for key in found if key != MANIFEST]
+
+
 def _move(staging: Path, place: Path) -> None:
     for path in staging.rglob("*"):
         if path.is_file():
@@ -220,7 +231,7 @@ def _move(staging: Path, place: Path) -> None:
         raise ValueError(f"target={place}: something came to lie there in the meantime: {error}") from error
 
 
-def _upload(staging: Path, keys: Sequence[str], storage: Storage) -> None:
+def _upload(staging: Path, storage: Storage) -> None:
     """Write all objects, several at a time, then the manifest; after a failure, nothing of them is left."""
     done: list[str] = []
 
@@ -230,7 +241,7 @@ def _upload(staging: Path, keys: Sequence[str], storage: Storage) -> None:
 
     try:
         with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-            waiting = [pool.submit(put, key) for key in keys]
+            waiting = [pool.submit(put, key) for key in _keys(staging)]
             wait(waiting, return_when=FIRST_EXCEPTION)
             pool.shutdown(cancel_futures=True)
         for future in waiting:

@@ -13,21 +13,21 @@ import numpy as np
 import pyarrow as pa
 
 from neurotrain.data.sources.arrow_fields import ArrowFields, extract, unique_ids
-from neurotrain.data.sources.base import RawSample, SampleFormatError, Source
+from neurotrain.data.sources.base import RawSample, SampleFormatError
+from neurotrain.data.sources.class_names import noted_class_names
 from neurotrain.data.sources.columns import (
     Filter,
     filter_columns,
     filter_expression,
     find_column,
     match_columns,
-    noted_class_names,
 )
 
 _EDGE = 64 * 2**10
 """Bytes at both ends of a file that its digest is of."""
 
 
-class ArrowRows(Source):
+class ArrowRows:
     """Rows of Arrow files in the format of files or of streams: ``id`` is the row's number in all of them.
 
     Args:
@@ -51,7 +51,7 @@ class ArrowRows(Source):
         id_column: str | None = None,
         table_columns: Sequence[str] = (),
     ) -> None:
-        super().__init__(name=name)
+        self.name = name
         self._paths, self._uri = tuple(paths), uri
         self._given, self._filters, self._table_columns = columns, tuple(filters), tuple(table_columns)
         self._id_column = id_column

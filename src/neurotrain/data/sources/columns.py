@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -158,17 +157,6 @@ def filter_columns(schema: pa.Schema, filters: Iterable[Filter], *, subject: str
         for number, (name, _, _) in enumerate(filters)
     ]
     return list(dict.fromkeys(names))
-
-
-def noted_class_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
-    """Names of the classes of an integer column where ``datasets`` noted them in the schema, else None."""
-    noted = (schema.metadata or {}).get(b"huggingface")
-    try:
-        feature = json.loads(noted)["info"]["features"][column] if noted else {}
-        names = feature["names"] if feature.get("_type") == "ClassLabel" else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # a note that nobody promised, in another shape
-    return None if names is None else tuple(str(name) for name in names)
 
 
 def _usual_columns(schema: pa.Schema, *, subject: str) -> dict[str, Column]:

@@ -6,7 +6,6 @@ import hashlib
 import warnings
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from neurotrain.data.sources.arrow_fields import extract, unique_ids
 from neurotrain.data.sources.base import RawSample, Source
+from neurotrain.data.sources.class_names import folder_class_names, noted_class_names
 from neurotrain.data.sources.columns import (
     Column,
     Filter,
@@ -23,9 +23,9 @@ from neurotrain.data.sources.columns import (
     filter_expression,
     find_column,
     match_columns,
-    noted_class_names,
 )
 from neurotrain.data.sources.objects import find_objects
+from neurotrain.data.sources.parquet_filters import matching_rows
 from neurotrain.data.sources.parquet_footer import ParquetFooter, read_footers
 from neurotrain.data.sources.parquet_groups import RowGroups, read_columns
 from neurotrain.storage import Storage
@@ -184,7 +184,7 @@ class ParquetSource(Source):
         except ValueError:
             return None
         whole = self._whole_columns(footers, {"label": label, "path": path})
-        return _folder_names(whole["label"], whole["path"])
+        return folder_class_names(whole["label"], whole["path"])
 
     def fingerprint(self) -> str:
         """Of the keys, sizes and footers of the files, the columns and the filters."""
@@ -223,7 +223,7 @@ class ParquetSource(Source):
         names = filter_columns(schema, self._filters, subject=self.name)
         assert expression is not None
         kept = [
-            self._file_starts[file] + _matching_rows(self._storage, footer, expression, names)
+            self._file_starts[file] + matching_rows(self._storage, footer, expression=expression, columns=names)
             for file, footer in enumerate(footers)
         ]
         rows = np.concatenate(kept)
@@ -271,35 +271,3 @@ class ParquetSource(Source):
                 "MiB): in a random order row groups are decoded again and again; give decoded_dir",
                 stacklevel=2,
             )
-
-
-def _matching_rows(storage: Storage, footer: ParquetFooter, expression: pc.Expression, names: list[str]) -> np.ndarray:
-    groups = _possible_groups(footer, expression)
-    if not groups:
-        return np.empty(0, dtype=np.int64)
-    starts = list(accumulate(footer.rows, initial=0))
-    rows = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
-    table = read_columns(storage, footer, columns=names, groups=groups)
-    number = "number of the row"
-    return table.append_column(number, pa.array(rows)).filter(expression).column(number).to_numpy()
-
-
-def _possible_groups(footer: ParquetFooter, expression: pc.Expression) -> list[int]:
-    """Row groups whose statistics do not rule the expression out."""
-    import pyarrow.dataset as pads
-
-    footer_only = BytesIO()  # the statistics lie in the footer: no row group of the file is there, and none is read
-    footer.metadata.write_metadata_file(footer_only)
-    fragment = pads.ParquetFileFormat().make_fragment(pa.BufferReader(footer_only.getvalue()))
-    return [group.id for group in fragment.subset(filter=expression).row_groups]
-
-
-def _folder_names(labels: pa.ChunkedArray, paths: pa.ChunkedArray) -> tuple[str, ...] | None:
-    folders = pc.call_function("extract_regex", [paths], pc.ExtractRegexOptions("^(?P<folder>[^/]+)/"))
-    pairs = pa.table({"label": labels, "folder": pc.call_function("struct_field", [folders], pc.StructFieldOptions(0))})
-    unique = pairs.group_by(["label", "folder"]).aggregate([]).sort_by("label").to_pydict()
-    numbers, folders = unique["label"], unique["folder"]
-    one_each = len(set(numbers)) == len(numbers) == len(set(folders))
-    if None in numbers or None in folders or not one_each or numbers != list(range(len(numbers))):
-        return None
-    return tuple(folders)

@@ -6,30 +6,14 @@ import hashlib
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from neurotrain.data.sources.base import RawSample, SampleFormatError, StreamingSource
+from neurotrain.data.sources.stream_state import Place, ReaderState
 from neurotrain.data.sources.tar_members import ShardError
 
 Sharing = Literal["shards", "samples"]
 """Every reader takes whole shards; or every reader reads all shards and takes each n-th sample."""
-
-_Place = tuple[int, int]
-"""Where a sample lies: position of its shard in the reader's order, number in the shard."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """How far one reader is. What it holds in its buffer counts as not yet read."""
-
-    epoch: int
-    shards: int
-    position: int = 0
-    number: int = 0
-    drawn: int = 0
-    places: list[_Place] = field(default_factory=list[_Place])
-    done: bool = False
 
 
 class ShardedStream(StreamingSource):
@@ -73,8 +57,8 @@ class ShardedStream(StreamingSource):
             raise ValueError(f"sharing={sharing!r}: 'shards' or 'samples'")
         self._seed, self._shuffle_shards = seed, shuffle_shards
         self._shuffle_buffer, self._sharing = shuffle_buffer, sharing
-        self._running: dict[int, _Part] = {}
-        self._resumed: dict[int, _Part] = {}
+        self._running: dict[int, ReaderState] = {}
+        self._resumed: dict[int, ReaderState] = {}
 
     @abstractmethod
     def shard_count(self) -> int:
@@ -116,7 +100,7 @@ class ShardedStream(StreamingSource):
         if part is not None and part.epoch == epoch and part.shards != shards:
             raise ValueError(f"{self.name}: the state is of {part.shards} readers, a stream cannot go on with {shards}")
         if part is None or part.epoch != epoch:
-            part = _Part(epoch=epoch, shards=shards)
+            part = ReaderState(epoch=epoch, shards=shards)
         self._running[shard] = part
         return self._samples(part, shard)
 
@@ -125,18 +109,7 @@ class ShardedStream(StreamingSource):
         parts = {**self._resumed, **self._running}
         return {
             "identity": self._settings(),
-            "parts": {
-                str(shard): {
-                    "epoch": part.epoch,
-                    "shards": part.shards,
-                    "position": part.position,
-                    "number": part.number,
-                    "drawn": part.drawn,
-                    "places": [list(place) for place in part.places],
-                    "done": part.done,
-                }
-                for shard, part in sorted(parts.items())
-            },
+            "parts": {str(shard): part.values() for shard, part in sorted(parts.items())},
         }
 
     def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
@@ -154,13 +127,13 @@ class ShardedStream(StreamingSource):
             )
         parts = cast("Mapping[str, Mapping[str, object]]", state_dict["parts"])
         self._running = {}
-        self._resumed = {int(shard): _part(values) for shard, values in parts.items()}
+        self._resumed = {int(shard): ReaderState.of(values) for shard, values in parts.items()}
 
     def _settings(self) -> str:
         order = "drawn" if self._shuffle_shards else "sorted"
         return f"{self._identity()} seed={self._seed} {order} buffer={self._shuffle_buffer} sharing={self._sharing}"
 
-    def _samples(self, part: _Part, reader: int) -> Iterator[RawSample]:
+    def _samples(self, part: ReaderState, reader: int) -> Iterator[RawSample]:
         if part.done:
             return
         order = self._order(part.epoch)
@@ -186,7 +159,7 @@ class ShardedStream(StreamingSource):
             raise
         part.done = True
 
-    def _incoming(self, part: _Part, mine: list[int], reader: int) -> Iterator[tuple[_Place, RawSample]]:
+    def _incoming(self, part: ReaderState, mine: list[int], reader: int) -> Iterator[tuple[Place, RawSample]]:
         """What comes next from the shards; the part is moved on before anything is handed out or raised."""
         while part.position < len(mine):
             samples = self._read_shard(mine[part.position], part.number)
@@ -208,7 +181,7 @@ class ShardedStream(StreamingSource):
                     yield place, sample
             part.position, part.number = part.position + 1, 0
 
-    def _buffered(self, part: _Part, mine: list[int]) -> list[RawSample]:
+    def _buffered(self, part: ReaderState, mine: list[int]) -> list[RawSample]:
         """Read again what a resumed buffer held."""
         wanted: dict[int, list[int]] = {}
         for position, number in part.places:
@@ -245,23 +218,9 @@ class ShardedStream(StreamingSource):
             random.Random(self._hash("shards", epoch)).shuffle(order)  # noqa: S311 - an order, no secret
         return order
 
-    def _draw(self, part: _Part, reader: int) -> int:
+    def _draw(self, part: ReaderState, reader: int) -> int:
         return self._hash("buffer", part.epoch, reader, part.drawn)
 
     def _hash(self, *numbers: object) -> int:
         text = repr((self._seed, *numbers)).encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
-
-
-def _part(values: Mapping[str, object]) -> _Part:
-    known = cast("dict[str, int]", values)
-    places = cast("list[list[int]]", values["places"])
-    return _Part(
-        epoch=known["epoch"],
-        shards=known["shards"],
-        position=known["position"],
-        number=known["number"],
-        drawn=known["drawn"],
-        places=[(position, number) for position, number in places],
-        done=bool(known["done"]),
-    )

@@ -42,7 +42,9 @@ class TarIndex:
         samples = table.column("members").combine_chunks()
         flat = samples.values
         self._first: np.ndarray = samples.offsets.to_numpy()
-        self._extensions = flat.field("extension")
+        coded = flat.field("extension").dictionary_encode()
+        self._extensions: list[str] = coded.dictionary.to_pylist()
+        self._codes: np.ndarray = coded.indices.to_numpy()
         self._offsets: np.ndarray = flat.field("offset").to_numpy()
         self._sizes: np.ndarray = flat.field("size").to_numpy()
         self._keys = table.column("key").combine_chunks()
@@ -63,7 +65,7 @@ class TarIndex:
     @property
     def extensions(self) -> set[str]:
         """Extensions that any sample has."""
-        return set(self._extensions.unique().to_pylist())
+        return set(self._extensions)
 
     def key(self, sample: int) -> str:
         """Key of a sample."""
@@ -71,15 +73,11 @@ class TarIndex:
 
     def members(self, sample: int) -> list[TarMember]:
         """Members of a sample, in their order in the shard."""
-        key = self.key(sample)
+        key, part = self.key(sample), slice(self._first[sample], self._first[sample + 1])
+        codes, offsets, sizes = self._codes[part].tolist(), self._offsets[part].tolist(), self._sizes[part].tolist()
         return [
-            TarMember(
-                key=key,
-                extension=self._extensions[number].as_py(),
-                offset=int(self._offsets[number]),
-                size=int(self._sizes[number]),
-            )
-            for number in range(self._first[sample], self._first[sample + 1])
+            TarMember(key, self._extensions[code], offset, size)
+            for code, offset, size in zip(codes, offsets, sizes, strict=True)
         ]
 
     def sizes(self) -> np.ndarray:
@@ -90,9 +88,9 @@ class TarIndex:
     def digest(self) -> str:
         """Of names and sizes, without what a storage calls a state: a copy elsewhere has the same."""
         total = hashlib.blake2b(digest_size=16)
-        for values in (self._keys.to_pylist(), self._extensions.to_pylist()):
+        for values in (self._keys.to_pylist(), self._extensions):
             total.update("\n".join(values).encode() + b"\0")
-        for numbers in (self._first, self._offsets, self._sizes):
+        for numbers in (self._first, self._codes, self._offsets, self._sizes):
             total.update(np.ascontiguousarray(numbers).tobytes())
         return total.hexdigest()
 
@@ -158,18 +156,26 @@ def _built(storage: Storage, item: ObjectInfo, *, largest_member: int, most_memb
     uri = storage.uri_of(item.key)
     file = RangedFile(storage=storage, key=item.key, size=item.size, largest=LARGEST_HEADER)
     found = members(file, uri=uri, largest_member=largest_member, most_members=most_members)
-    keys: dict[str, list[TarMember]] = {}
+    keys: dict[str, int] = {}
     labels: list[int | None] = []
+    flat: list[TarMember] = []
     for key, listed in samples_of(found, uri=uri):
         if key in keys:
             raise ShardError(f"{uri}: members of {key!r} are not side by side, or two samples share the key")
-        keys[key] = listed
+        keys[key] = len(flat)
+        flat += listed
         labels.append(_label(file, listed, uri=uri))
-    samples = [
-        [{"extension": member.extension, "offset": member.offset, "size": member.size} for member in listed]
-        for listed in keys.values()
-    ]
-    return pa.table({"key": list(keys), "label": labels, "members": samples}, schema=_SCHEMA)
+    leaves = {
+        "extension": pa.array((member.extension for member in flat), type=pa.string()),
+        "offset": pa.array((member.offset for member in flat), type=pa.int64()),
+        "size": pa.array((member.size for member in flat), type=pa.int64()),
+    }
+    members_of = pa.ListArray.from_arrays(
+        pa.array([*keys.values(), len(flat)], type=pa.int32()),
+        pa.StructArray.from_arrays(leaves.values(), leaves.keys()),
+    )
+    columns = {"key": list(keys), "label": labels, "members": members_of}
+    return pa.table(columns, schema=_SCHEMA)
 
 
 def _label(file: RangedFile, listed: list[TarMember], *, uri: str) -> int | None:

@@ -7,8 +7,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from neurotrain.data.sources.base import SampleFormatError
 from neurotrain.storage import StorageError
@@ -39,8 +38,7 @@ class ShardError(SampleFormatError):
     """A whole shard is of no use from some place on: cut, corrupted, or made to do harm."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TarMember:
+class TarMember(NamedTuple):
     """One file in an archive.
 
     Attributes:

@@ -14,18 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurotrain.data.sources.arrow_fields import unique_ids
-from neurotrain.data.sources.base import Field, RawSample, SampleFormatError, Source
-from neurotrain.data.sources.member_fields import MemberFields, decoded
+from neurotrain.data.sources.base import RawSample, SampleFormatError, Source
+from neurotrain.data.sources.member_fields import MemberFields
 from neurotrain.data.sources.objects import AT_ONCE, find_objects
 from neurotrain.data.sources.tar_index import TarIndex, index_of
 from neurotrain.data.sources.tar_members import TarMember
+from neurotrain.data.sources.tar_samples import LARGEST_MEMBER, MOST_MEMBERS, check_limits, sample_of, shard_stem
 from neurotrain.storage import ObjectInfo, Storage
-
-LARGEST_MEMBER = 256 * 2**20
-"""Bytes that a member may have where nothing else is said."""
-
-MOST_MEMBERS = 10_000_000
-"""Members that a shard may have where nothing else is said."""
 
 _GAP = 64 * 2**10
 """Bytes between two wanted members up to which one request for both costs less than two."""
@@ -189,59 +184,6 @@ class WebDatasetSource(Source):
                 first = member.offset - start
                 contents[member] = data[first : first + member.size]
         return contents
-
-
-def check_limits(*, largest_member: int, most_members: int) -> None:
-    """Refuse limits that let nothing through.
-
-    Raises:
-        ValueError: names the setting.
-    """
-    for key, value in (("largest_member", largest_member), ("most_members", most_members)):
-        if value < 1:
-            raise ValueError(f"{key}={value}: must be at least 1")
-
-
-def sample_of(
-    source: str,
-    item: ObjectInfo,
-    name: str,
-    uri: str,
-    chosen: Mapping[str, TarMember],
-    contents: Mapping[TarMember, bytes],
-) -> RawSample:
-    """A sample out of the content of its members.
-
-    Args:
-        source: name of the source.
-        item: the shard.
-        name: id of the sample.
-        uri: of the sample.
-        chosen: its members by field.
-        contents: what they hold.
-
-    Returns:
-        The sample.
-
-    Raises:
-        SampleFormatError: if a member is not what its extension says.
-    """
-    fields: dict[str, Field] = {field: decoded(contents[member], member, uri=uri) for field, member in chosen.items()}
-    state = item.etag or ""
-    identity = {
-        field: f"{state}:{chosen[field].offset}"
-        for field, value in fields.items()
-        if state and isinstance(value, bytes)
-    }
-    return RawSample(id=name, source=source, uri=uri, fields=fields, identity=identity)
-
-
-def shard_stem(key: str) -> str:
-    """A shard's key without its ending."""
-    for ending in (".tar", ".tar.gz", ".tgz"):
-        if key.endswith(ending):
-            return key.removesuffix(ending)
-    return key
 
 
 def _neighbours(ordered: Sequence[TarMember]) -> list[list[TarMember]]:

@@ -15,7 +15,7 @@ from neurotrain.data.sources.objects import find_objects
 from neurotrain.data.sources.ranged_file import RangedFile
 from neurotrain.data.sources.sharded_stream import ShardedStream, Sharing
 from neurotrain.data.sources.tar_members import ForwardFile, ShardError, TarMember, members
-from neurotrain.data.sources.webdataset import LARGEST_MEMBER, MOST_MEMBERS, check_limits, sample_of, shard_stem
+from neurotrain.data.sources.tar_samples import LARGEST_MEMBER, MOST_MEMBERS, check_limits, sample_of, shard_stem
 from neurotrain.storage import ObjectInfo, Storage
 
 _BLOCK = 8 * 2**20
