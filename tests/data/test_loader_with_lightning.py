@@ -92,8 +92,8 @@ def fit(settings: dict[str, Any], workers: int, callback: Callback | None = None
         callbacks=[callback] if callback else [],
         **settings,
     )
-    train = loader(EpochPlan(length=5, samples_per_epoch=9, seed=3), workers, train=True)
-    validation = loader(EpochPlan(length=3, shuffle=False), 0, train=False)
+    train = loader(EpochPlan(count=5, samples_per_epoch=9, seed=3), workers, train=True)
+    validation = loader(EpochPlan(count=3, shuffle=False), 0, train=False)
     try:
         trainer.fit(model, train, validation, ckpt_path=resume, weights_only=True if resume else None)
     except InterruptedError:

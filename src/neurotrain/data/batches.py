@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from neurotrain.data.engine import BatchRequest
 from neurotrain.data.plan import Plan, SampleKey
 
-_BLOCK = 4096  # positions asked of a plan at once: a plan's cost is mostly per call
+_FIRST, _BLOCK = 1024, 16384  # positions asked of a plan at once: its cost is mostly per call, the first is waited for
 
 
 class PlannedBatches(Sampler[list[SampleKey]]):
@@ -120,9 +120,10 @@ class PlannedBatches(Sampler[list[SampleKey]]):
 
     def _requests(self, epoch: int, start: int) -> Iterator[BatchRequest]:
         size, count, length = self.global_batch, self.batches(epoch), self.plan.length(epoch)
-        at_once = max(1, _BLOCK // size)
-        for begin in range(start, count, at_once):
-            end = min(begin + at_once, count)
+        end, positions = start, _FIRST
+        while end < count:
+            begin, end = end, min(end + max(1, positions // size), count)
+            positions = min(4 * positions, _BLOCK)
             source, index = self.plan.block(epoch=epoch, first=begin * size, last=min(end * size, length))
             shares = _shares(source, size)
             for batch in range(begin, end):

@@ -148,6 +148,7 @@ class PlannedLoader(Iterable[Any]):
         self._ledger = None if ledger is None else Ledger(folder=ledger, rank=rank, world_size=world_size)
         self._ledger_is_cut = False
         self._position = (0, 0)
+        self._last = 0  # number of batches of the epoch that runs
         self._kept: WorkerPool | None = None
         self._running: weakref.ref[WorkerPool] | None = None
         self._records = Records()
@@ -283,6 +284,7 @@ class PlannedLoader(Iterable[Any]):
             self._ledger.cut(epoch=epoch, step=start)
             self._ledger_is_cut = True
         self._records.begin(epoch, start)
+        self._last = self._batches.batches(epoch)
         requests = self._batches.requests()
         if self._workers:
             stream: Stream = PooledStream(pool=self._pool(), requests=requests, timeout=self._timeout)
@@ -311,9 +313,9 @@ class PlannedLoader(Iterable[Any]):
         epoch, consumed = self._position
         self._position = (epoch, consumed + 1)
         pool = None if self._running is None else self._running()
-        queued = 0 if pool is None else pool.queued
+        queued = pool.queued if pool is not None else 0
         self._records.count(delivery.request, delivery.report, waited=delivery.waited, queued=queued)
-        if consumed + 1 == self._batches.batches(epoch):
+        if consumed + 1 == self._last:
             self._records.statistics.skipped += self._batches.left_out(epoch)
         if delivery.report.replaced:
             self._write_down(delivery.report.replaced, epoch)

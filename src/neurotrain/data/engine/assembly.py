@@ -86,6 +86,7 @@ class BatchMaker:
         self._batches = source if isinstance(source, BatchSource) else None
         self._source: Any = source
         self._direct = isinstance(source, DirectSource) and collate is None
+        self._counting = source if isinstance(source, CountingSource) else None
         self._make_key = make_key
         self._collate = collate
         self._ragged = frozenset(ragged)
@@ -121,8 +122,8 @@ class BatchMaker:
             stacked = StackedRows(len(request), arena=arena, ragged=self._ragged, specs=self._specs)
             self._fill(stacked, request, mark, report)
             batch, self._specs = stacked.finish(), stacked.specs
-        if isinstance(self._source, CountingSource):
-            report.counters = dict(self._source.counters())
+        if self._counting is not None:
+            report.counters = dict(self._counting.counters())
         return batch, report
 
     def _fill(self, rows: _Rows, request: BatchRequest, mark: Mark, report: Report) -> None:

@@ -14,6 +14,8 @@ from neurotrain.data.engine.pool import WorkerPool
 from neurotrain.data.engine.protocols import BatchRequest
 from neurotrain.data.engine.quarantine import Report
 
+_FRESH = FreshArena()
+
 
 class Delivery(NamedTuple):
     """A batch with its papers.
@@ -61,7 +63,7 @@ class LocalStream:
         started = time.perf_counter()
         mark = [0, 0]
         try:
-            batch, report = self._maker.make(request, FreshArena(), mark)
+            batch, report = self._maker.make(request, _FRESH, mark)
         except Exception as error:
             error.add_note(f"at {described(request, mark[1])}")
             raise

@@ -40,10 +40,10 @@ class Statistics:
         """Positions of the plan that were dealt with."""
         return self.read + self.replaced + self.skipped
 
-    def count(self, request: BatchRequest, report: Report) -> None:
+    def count(self, samples: int, report: Report) -> None:
         """One batch more."""
         bad = len(report.replaced)
-        self.read += len(request) - bad
+        self.read += samples - bad
         self.replaced += bad
         self.retried += report.retried
         self.batches += 1
@@ -92,11 +92,14 @@ class Records:
 
     def count(self, request: BatchRequest, report: Report, *, waited: float, queued: int) -> None:
         """One batch more."""
-        self.statistics.count(request, report)
+        self.statistics.count(len(request), report)
         self._batches += 1
         self._waited += waited
         self._queued += queued
-        self._shares = added(self._shares, request.shares)
+        if len(self._shares) == len(request.shares):
+            self._shares += request.shares
+        else:
+            self._shares = added(self._shares, request.shares)
         if report.counters:
             self._counters[report.worker] = report.counters
         if report.replaced:
@@ -133,8 +136,6 @@ class Records:
 
 def added(total: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum of two rows of counts, of which one may know more sources."""
-    if len(total) == len(more):
-        return total + more
     longest = np.zeros(max(len(total), len(more)), np.int64)
     longest[: len(total)] += total
     longest[: len(more)] += more
