@@ -22,7 +22,7 @@ from neurotrain.storage import (
 )
 
 QUICK = RetryPolicy(
-    attempts=5, first_wait=0.01, longest_wait=0.05, connect_timeout=2.0, read_timeout=2.0, deadline=10.0, seed=3
+    attempts=5, first_wait=0.01, longest_wait=0.05, connect_timeout=30.0, read_timeout=30.0, deadline=90.0, seed=3
 )
 
 

@@ -229,15 +229,15 @@ def test_forked_workers_share_what_was_preloaded(inner: MemoryStorage) -> None:
     with tier._own_lock():  # another thread is in the middle of a read when the process forks
         child = context.Process(target=_hits_in_child, args=(tier, results), daemon=True)
         child.start()
-    assert results.get(timeout=30) == (20, 20)
-    child.join(timeout=30)
+    assert results.get(timeout=120) == (20, 20)
+    child.join(timeout=120)
 
 
-def _hammer(folder: Path, seed: int, stop: float, ready: multiprocessing.Queue[int]) -> None:
+def _hammer(folder: Path, seed: int, ready: multiprocessing.Queue[int]) -> None:
     cache = DiskCache(folder, max_bytes=20_000)
     draw = random.Random(seed)
     ready.put(seed)
-    while time.monotonic() < stop:
+    while True:
         number = draw.randrange(60)
         content = bytes([number]) * (200 + 10 * number)
         held = cache.get(str(number))
@@ -252,19 +252,18 @@ def test_killed_processes_leave_a_sound_and_bounded_cache(tmp_path: Path) -> Non
     draw = random.Random(1)
     ready = context.Queue()
     cache = DiskCache(tmp_path, max_bytes=20_000)
-    stop = time.monotonic() + 60
-    workers = [context.Process(target=_hammer, args=(tmp_path, seed, stop, ready), daemon=True) for seed in range(2)]
+    workers = [context.Process(target=_hammer, args=(tmp_path, seed, ready), daemon=True) for seed in range(2)]
     for worker in workers:
         worker.start()
     for round_ in range(12):
-        ready.get(timeout=30)
+        ready.get(timeout=120)
         time.sleep(draw.uniform(0.01, 0.08))
         assert cache.bytes_held() <= 20_000
         victim = workers.pop(0)
         assert victim.exitcode is None, "a worker read wrong bytes"
         os.kill(victim.pid or 0, signal.SIGKILL)
         victim.join()
-        workers.append(context.Process(target=_hammer, args=(tmp_path, 10 + round_, stop, ready), daemon=True))
+        workers.append(context.Process(target=_hammer, args=(tmp_path, 10 + round_, ready), daemon=True))
         workers[-1].start()
     for worker in workers:
         worker.kill()
@@ -315,6 +314,6 @@ def test_two_downloads_of_one_object(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     assert (tmp_path / "copy").read_bytes() == data
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "root"]

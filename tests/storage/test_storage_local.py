@@ -174,7 +174,7 @@ def test_killed_writers_leave_whole_objects(tmp_path: Path) -> None:
         started = context.Queue()
         child = context.Process(target=_write_for_ever, args=(tmp_path, started), daemon=True)
         child.start()
-        started.get(timeout=30)
+        started.get(timeout=120)
         time.sleep(draw.uniform(0, 0.02))
         os.kill(child.pid or 0, signal.SIGKILL)
         child.join()
