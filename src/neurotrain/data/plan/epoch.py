@@ -9,98 +9,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-_MASK = 0xFFFF_FFFF_FFFF_FFFF
-_GOLDEN = 0x9E37_79B9_7F4A_7C15
-_FIRST = 0xBF58_476D_1CE4_E5B9
-_SECOND = 0x94D0_49BB_1331_11EB
+from neurotrain.data.plan.base import PlanBlock, SampleKey
+from neurotrain.data.plan.seeds import FIRST, GOLDEN, SECOND, mix_seed
+
 _ORDER = 1  # a fourth word keeps the permutations' seeds apart from the samples'
-
-
-class SampleKey(NamedTuple):
-    """What a loader asks a map-style dataset for.
-
-    Attributes:
-        index: which sample of the source.
-        epoch: pass over the data, from 0.
-        position: global place within the epoch, from 0, before it is dealt out to ranks.
-        source: which source of a mixture; 0 where there is one.
-    """
-
-    index: int  # pyright: ignore[reportIncompatibleMethodOverride] - nobody searches a key
-    epoch: int
-    position: int
-    source: int = 0
-
-
-class PlanBlock(NamedTuple):
-    """A run of consecutive positions of an epoch.
-
-    Attributes:
-        source: int32 ``(N,)``: which source, as the plan counts them.
-        index: int64 ``(N,)``: which entry of that source.
-    """
-
-    source: NDArray[np.int32]
-    index: NDArray[np.int64]  # pyright: ignore[reportIncompatibleMethodOverride] - nobody searches a block
-
-
-class Plan(Protocol):
-    """The global order: a pure function of (epoch, position), the same on every rank and in every worker."""
-
-    def length(self, epoch: int) -> int:
-        """Positions of one epoch, over all ranks."""
-        ...
-
-    def block(self, *, epoch: int, first: int, last: int) -> PlanBlock:
-        """The samples at positions ``[first, last)``; its cost does not depend on ``first``."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Identity of the order: equal plans, equal digits."""
-        ...
-
-
-def splitmix64(state: int) -> int:
-    """Output of the SplitMix64 generator at ``state``: a bijection that scatters all 64 bits.
-
-    Args:
-        state: 64-bit unsigned number; higher bits are cut off.
-
-    Returns:
-        64-bit unsigned number.
-
-    Reference:
-        Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators", figure 16.
-
-    Example:
-        >>> hex(splitmix64(0))
-        '0xe220a8397b1dcdaf'
-    """
-    z = (state + _GOLDEN) & _MASK
-    z = ((z ^ (z >> 30)) * _FIRST) & _MASK
-    z = ((z ^ (z >> 27)) * _SECOND) & _MASK
-    return z ^ (z >> 31)
-
-
-def mix_seed(*words: int) -> int:
-    """Fold numbers into one 64-bit seed; order matters, and the result is the same on every machine and version.
-
-    Args:
-        words: any integers; taken modulo 2**64.
-
-    Returns:
-        64-bit unsigned number.
-    """
-    state = 0
-    for word in words:
-        state = splitmix64(state ^ (word & _MASK))
-    return state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +145,9 @@ class EpochPlan:
 def _permutation(length: int, seed: int) -> NDArray[np.int64]:
     # Sorting hashed counters instead of calling a library's shuffle: the order of a run must outlive library versions.
     with np.errstate(over="ignore"):
-        z: NDArray[Any] = np.arange(length, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(seed)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(_FIRST)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(_SECOND)
+        z: NDArray[Any] = np.arange(length, dtype=np.uint64) * np.uint64(GOLDEN) + np.uint64(seed)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(FIRST)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(SECOND)
         z = z ^ (z >> np.uint64(31))
     order = np.argsort(z, kind="stable")
     order.setflags(write=False)  # shared by every caller through the cache
