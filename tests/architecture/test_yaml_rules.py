@@ -77,11 +77,12 @@ def _defined(family: Family) -> Iterator[type]:
     module_name, _, base_name = family.base.rpartition(".")
     base = getattr(import_module(module_name), base_name)
     package = import_module(family.module)
-    found = [family.module, *(item.name for item in pkgutil.walk_packages(package.__path__, f"{family.module}."))]
+    inside = vars(package).get("__path__", [])  # a family may be a single module
+    found = [family.module, *(item.name for item in pkgutil.walk_packages(inside, f"{family.module}."))]
     for name in found:
         for value in vars(import_module(name)).values():
             defined_here = inspect.isclass(value) and value.__module__ == name and not value.__name__.startswith("_")
-            if defined_here and issubclass(value, base) and not inspect.isabstract(value) and value is not base:
+            if defined_here and issubclass(value, base) and not inspect.isabstract(value):
                 yield value
 
 

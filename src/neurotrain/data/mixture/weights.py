@@ -137,7 +137,7 @@ class Explicit(Weights):
 
     weights: Mapping[str, float]
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
+    def __init__(self, *, weights: Mapping[str, float]) -> None:
         object.__setattr__(self, "weights", {name: float(weight) for name, weight in weights.items()})
         bad = [
             f"{name}={weight} must be finite and at least 0"
@@ -178,7 +178,7 @@ class Quotas(Weights):
 
     quotas: Mapping[str, int]
 
-    def __init__(self, quotas: Mapping[str, int]) -> None:
+    def __init__(self, *, quotas: Mapping[str, int]) -> None:
         object.__setattr__(self, "quotas", dict(quotas))
         refuse("Quotas", [f"{name}={quota} must be at least 0" for name, quota in self.quotas.items() if quota < 0])
 
@@ -215,7 +215,7 @@ class Scheduled(Weights):
         ValueError: if the steps are negative or in the wrong order, or the ramp is unknown.
 
     Example:
-        >>> only_a, only_b = Explicit({"a": 1, "b": 0}), Explicit({"a": 0, "b": 1})
+        >>> only_a, only_b = Explicit(weights={"a": 1, "b": 0}), Explicit(weights={"a": 0, "b": 1})
         >>> ramp = Scheduled(start=only_a, end=only_b, first_step=0, last_step=8)
         >>> [ramp.shares(Sizes(("a", "b"), (9, 9), 4), step=step)[1].item() for step in (0, 2, 4, 9)]
         [0.0, 0.25, 0.5, 1.0]

@@ -85,3 +85,8 @@ class FolderSource(PairedSource):
             dimensions=dimensions,
             threads=threads,
         )
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """``image`` and what is paired with it."""
+        return super().fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class PairedSource(IndexedSource):
         self._check()
 
     @property
+    @abstractmethod
     def fields(self) -> tuple[str, ...]:
         """The samples' own field and what is paired with it."""
         return tuple(self._patterns)

@@ -131,6 +131,11 @@ class VideoSource(PairedSource):
         table = table.append_column("frames", pa.array([len(names) for names in keys.to_pylist()], pa.int64()))
         return table.append_column(_KEYS, keys).append_column(_SIZES, chosen.column(_SIZES))
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """``video`` and what is paired with it."""
+        return super().fields
+
 
 def _clips(listing: pa.Table, pattern: KeyPattern) -> pa.Table:
     """A listing of the folders that hold frames, with the keys and sizes of these in their order."""
