@@ -80,8 +80,9 @@ def volume(size: int) -> Masks:
     """Four classes, ``size`` cubed: argmax of smoothed noise."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(8, 1, size, size, size, generator=generator)
-    for _ in range(3):
-        noise = torch.nn.functional.avg_pool3d(noise, 9, stride=1, padding=4, count_include_pad=False)
+    for kernel in ((9, 1, 1), (1, 9, 1), (1, 1, 9)) * 3:
+        padding = tuple(length // 2 for length in kernel)
+        noise = torch.nn.functional.avg_pool3d(noise, kernel, stride=1, padding=padding, count_include_pad=False)
     fields = noise[:, 0] / noise.std()
     return Masks((fields[:4] + 0.3 * fields[4:]).argmax(0)[None], fields[:4].argmax(0)[None], 4)
 

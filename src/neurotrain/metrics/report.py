@@ -37,6 +37,8 @@ _COUNT_SCORES = {
     "specificity": specificity_from_counts,
     "accuracy": accuracy_from_counts,
 }
+# with auc, with surface, with distances
+_MEASURES = (("auc", "auc_rectangle"), ("nsd",), ("hd95", "assd"))
 _SIGN_BIT = -(2**31)
 
 
@@ -108,8 +110,7 @@ class SegmentationReport(IdentifiedRecords):
             tolerance: of NSD, in the unit of ``spacing``.
             spacing: size of a voxel along each spatial axis; 1 when not given.
             surface: whether to measure NSD.
-            distances: whether to measure the 95th percentile of the Hausdorff distance and the average symmetric
-                surface distance.
+            distances: whether to measure HD95 and ASSD.
             auc: whether to measure the areas under the ROC curve.
             pooled_auc_bins: None keeps every valid score (float32, 4 bytes a voxel and class, on the metric's device)
                 and the pooled AUC is exact; a number keeps a histogram of that many bins for each image instead (16
@@ -133,16 +134,13 @@ class SegmentationReport(IdentifiedRecords):
         self.auc = auc
         self.pooled_auc_bins = pooled_auc_bins
         self._table: _Table | None = None
-        self._measured = (
-            *(("auc", "auc_rectangle") if auc else ()),
-            *(("nsd",) if surface else ()),
-            *(("hd95", "assd") if distances else ()),
-        )
-        self._add_rows("counts", shape=(num_classes, 4), dtype=torch.int64)
-        self._add_rows("measures", shape=(num_classes, len(self._measured)), dtype=torch.int64)
-        self._add_pooled_state()
+        self._add_states()
 
-    def _add_pooled_state(self) -> None:
+    def _add_states(self) -> None:
+        chosen = zip((self.auc, self.surface, self.distances), _MEASURES, strict=True)
+        self._measured = [figure for wanted, figures in chosen if wanted for figure in figures]
+        self._add_rows("counts", shape=(self.num_classes, 4), dtype=torch.int64)
+        self._add_rows("measures", shape=(self.num_classes, len(self._measured)), dtype=torch.int64)
         if self.pooled_auc_bins is None:
             self._add_rows("scores", shape=(), dtype=torch.int32)
             return

@@ -8,6 +8,11 @@ Conventions for a class that is absent, where libraries differ:
   greatest possible distance there (BraTS 374), nnU-Net and medpy refuse: ``missing=float("nan")`` leaves such a class
   out.
 
+With ``boundary="surfels"`` a percentile is one of the area: the least distance within which that share of the boundary
+lies. (Where a distance ends exactly at the share, rounding makes ``surface-distance`` take the next one now and then;
+here it is reached.) With ``"voxels"`` it is interpolated between voxels, as MONAI does. Of both directions the greater
+percentile counts.
+
 Shape legend: ``B`` batch, ``K`` classes, ``*spatial`` two or three axes.
 """
 
@@ -15,8 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -38,6 +44,18 @@ Direction = Literal["both", "preds_to_target", "target_to_preds"]
 _EMPTY_VALUES = {"nan": float("nan"), "zero": 0.0}
 # an area that lacks less than this share of a percentile has reached it: what summing in floats may lose
 _ROUNDING = 1e-12
+
+
+class _Problem(NamedTuple):
+    """What is measured between which boundaries, as the user gave it."""
+
+    spacing: Sequence[float] | None
+    boundary: Boundary
+    direction: Direction
+    mode: SegmentationMode
+    num_classes: int
+    empty: EmptyDistance
+    missing: float
 
 
 @dataclass(frozen=True)
@@ -67,17 +85,12 @@ def hausdorff_distance(
     empty: EmptyDistance = "nan",
     missing: float = inf,
 ) -> Tensor:
-    """Greatest distance from one boundary to the other, or a percentile of the distances (95 for HD95).
-
-    With ``boundary="surfels"`` the percentile is of the area: the least distance within which that share of the
-    boundary lies. (Where a distance ends exactly at the share, rounding makes ``surface-distance`` take the next one
-    now and then; here it is reached.) With ``"voxels"`` it is interpolated between voxels, as MONAI does. Of both
-    directions the greater percentile counts.
+    """Greatest distance from one boundary to the other, or a percentile of the distances as the module defines it.
 
     Args:
         preds: integer or bool labels ``(B, *spatial)``, for multilabel ``(B, L, *spatial)``; 2-D or 3-D.
         target: the same shape.
-        percentile: in (0, 100]; 100 is the Hausdorff distance itself.
+        percentile: in (0, 100]; 100 is the Hausdorff distance itself, 95 what is called HD95.
         spacing: size of a voxel along each spatial axis; 1 when not given.
         boundary: of what the boundary consists; see :data:`~neurotrain.metrics.functional.boundaries.Boundary`.
         direction: see :data:`Direction`.
@@ -94,8 +107,7 @@ def hausdorff_distance(
         ValueError: if shapes or types do not fit, or a value is out of its range.
 
     Reference:
-        Huttenlocher et al., 1993; ``surface-distance``'s ``compute_robust_hausdorff`` and MONAI's
-        ``compute_hausdorff_distance``.
+        Huttenlocher et al., "Comparing images using the Hausdorff distance", 1993.
 
     Example:
         >>> target = torch.zeros(1, 6, 6, dtype=torch.long)
@@ -105,22 +117,9 @@ def hausdorff_distance(
     """
     check_percentile(percentile)
     at = _area_percentile if boundary == "surfels" else _voxel_percentile
-
-    def greatest(sides: Sequence[_Sided]) -> Tensor:
-        return torch.stack([at(side, percentile / 100) for side in sides]).amax()
-
-    return _measure(
-        greatest,
-        preds,
-        target,
-        spacing=spacing,
-        boundary=boundary,
-        direction=direction,
-        mode=mode,
-        num_classes=num_classes,
-        valid=valid,
-        absent=(empty, missing),
-    )
+    greatest = partial(_greatest, at, percentile / 100)
+    problem = _Problem(spacing, boundary, direction, mode, num_classes, empty, missing)
+    return _measure(greatest, preds, target, valid, problem)
 
 
 def average_surface_distance(
@@ -140,17 +139,7 @@ def average_surface_distance(
 
     The mean is over the elements of both boundaries together, weighted by their area with ``boundary="surfels"``.
 
-    Args:
-        preds: integer or bool labels ``(B, *spatial)``, for multilabel ``(B, L, *spatial)``; 2-D or 3-D.
-        target: the same shape.
-        spacing: size of a voxel along each spatial axis; 1 when not given.
-        boundary: of what the boundary consists; see :data:`~neurotrain.metrics.functional.boundaries.Boundary`.
-        direction: see :data:`Direction`; ``surface-distance`` returns the two single ones.
-        mode: see :data:`neurotrain.batch.SegmentationMode`.
-        num_classes: K.
-        valid: bool ``(B, *spatial)``; outside it both masks are taken as empty.
-        empty: distance where a class is absent from both.
-        missing: distance where it is absent from one of both.
+    Arguments as :func:`hausdorff_distance`; ``surface-distance`` returns the two single directions.
 
     Returns:
         float64 ``(B, K)`` in the unit of ``spacing``.
@@ -168,22 +157,8 @@ def average_surface_distance(
         1.0
     """
 
-    def mean(sides: Sequence[_Sided]) -> Tensor:
-        weighted = torch.stack([(side.distances * side.sizes).sum() for side in sides]).sum()
-        return weighted / torch.stack([side.sizes.sum() for side in sides]).sum()
-
-    return _measure(
-        mean,
-        preds,
-        target,
-        spacing=spacing,
-        boundary=boundary,
-        direction=direction,
-        mode=mode,
-        num_classes=num_classes,
-        valid=valid,
-        absent=(empty, missing),
-    )
+    problem = _Problem(spacing, boundary, direction, mode, num_classes, empty, missing)
+    return _measure(_mean, preds, target, valid, problem)
 
 
 def check_percentile(percentile: float) -> None:
@@ -194,6 +169,15 @@ def check_percentile(percentile: float) -> None:
     """
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile={percentile} must be greater than 0 and at most 100")
+
+
+def _greatest(at: Callable[[_Sided, float], Tensor], share: float, sides: Sequence[_Sided]) -> Tensor:
+    return torch.stack([at(side, share) for side in sides]).amax()
+
+
+def _mean(sides: Sequence[_Sided]) -> Tensor:
+    weighted = torch.stack([(side.distances * side.sizes).sum() for side in sides]).sum()
+    return weighted / torch.stack([side.sizes.sum() for side in sides]).sum()
 
 
 def _area_percentile(side: _Sided, share: float) -> Tensor:
@@ -212,33 +196,24 @@ def _voxel_percentile(side: _Sided, share: float) -> Tensor:
 
 
 def _measure(
-    summary: Callable[[Sequence[_Sided]], Tensor],
-    preds: Tensor,
-    target: Tensor,
-    *,
-    spacing: Sequence[float] | None,
-    boundary: Boundary,
-    direction: Direction,
-    mode: SegmentationMode,
-    num_classes: int,
-    valid: Tensor | None,
-    absent: tuple[EmptyDistance, float],
+    summary: Callable[[Sequence[_Sided]], Tensor], preds: Tensor, target: Tensor, valid: Tensor | None, what: _Problem
 ) -> Tensor:
     """``(B, K)``: summary of the distances of every image and class."""
-    empty, missing = absent
-    steps = checked_spacing(spacing, preds.ndim - (2 if mode == "multilabel" else 1))
-    check_choice("boundary", boundary, get_args(Boundary))
-    check_choice("direction", direction, get_args(Direction))
-    check_choice("empty", empty, get_args(EmptyDistance))
-    measured = torch.full((preds.shape[0], num_classes), missing, dtype=torch.float64, device=preds.device)
-    for images, index, packed in packed_classes(preds, target, valid, mode=mode, num_classes=num_classes):
+    steps = checked_spacing(what.spacing, preds.ndim - (2 if what.mode == "multilabel" else 1))
+    check_choice("boundary", what.boundary, get_args(Boundary))
+    check_choice("direction", what.direction, get_args(Direction))
+    check_choice("empty", what.empty, get_args(EmptyDistance))
+    classes = packed_classes(preds, target, valid, mode=what.mode, num_classes=what.num_classes)
+    shape = (preds.shape[0], what.num_classes)
+    measured = torch.full(shape, what.missing, dtype=torch.float64, device=preds.device)
+    for images, index, packed in classes:
         for image in range(packed.shape[1]):
             present = int((packed[:, image].flatten(1) != 0).any(dim=1).sum())
             if present == 2:
-                sides = _sides(packed[:, image], steps, boundary, direction)
+                sides = _sides(packed[:, image], steps, what.boundary, what.direction)
                 measured[images.start + image, index] = summary(sides)
             elif not present:
-                measured[images.start + image, index] = _EMPTY_VALUES[empty]
+                measured[images.start + image, index] = _EMPTY_VALUES[what.empty]
     return measured
 
 

@@ -5,6 +5,9 @@ A tolerance needs no distances: a boundary is dilated by it, and what the other 
 Conventions for a class that is absent (``empty``): absent from one of prediction and reference, it scores 0; absent
 from both, NaN by default, as in MONAI and ``surface-distance``, or 1 (``"one"``) or 0 (``"zero"``).
 
+Outside the valid region both masks are taken as empty, as MONAI's ``ignore_index`` does, so a structure that the region
+cuts has a boundary along the cut.
+
 Shape legend: ``B`` batch, ``K`` classes, ``*spatial`` two or three axes.
 """
 
@@ -58,26 +61,23 @@ def normalized_surface_dice(
         target: the same shape.
         tolerance: distance in the unit of ``spacing`` (millimetres for medical volumes), at least 0.
         spacing: size of a voxel along each spatial axis; 1 when not given.
-        boundary: of what the boundary consists; see :data:`~neurotrain.metrics.functional.boundaries.Boundary`.
+        boundary: what it consists of; see :data:`~neurotrain.metrics.functional.boundaries.Boundary`.
         mode: see :data:`neurotrain.batch.SegmentationMode`.
         num_classes: K.
-        valid: bool ``(B, *spatial)``. Outside it both masks are taken as empty (as MONAI's ``ignore_index`` does), so a
-            structure that the valid region cuts has a boundary along the cut.
+        valid: bool ``(B, *spatial)``; outside it both masks are taken as empty, see the module's docstring.
         empty: score where a class is absent from both; see the module's docstring.
 
     Returns:
         float64 ``(B, K)`` in [0, 1]; 0 where a class is absent from one of both.
 
     Raises:
-        ValueError: if shapes or types do not fit, there are not two or three spatial axes, ``tolerance`` is negative or
-            not finite, ``spacing`` is not one positive number for each axis, or a choice is unknown.
+        ValueError: if shapes or types do not fit, a value is out of its range, or a choice is unknown.
 
     Reference:
-        Nikolov et al., 2018 (arXiv:1809.04430), section "Surface Dice"; surfel weights as in its reference code.
+        Nikolov et al., 2018 (arXiv:1809.04430), section "Surface Dice".
 
     Example:
-        >>> target = torch.zeros(1, 6, 6, dtype=torch.long)
-        >>> target[0, 1:4, 1:4] = 1
+        >>> target = torch.nn.functional.pad(torch.ones(1, 3, 3).long(), (1, 2, 1, 2))
         >>> normalized_surface_dice(target.roll(1, dims=2), target, tolerance=1.0).item()
         1.0
     """
