@@ -156,7 +156,6 @@ def average_surface_distance(
         >>> average_surface_distance(target.roll(1, dims=1), target, boundary="voxels").item()
         1.0
     """
-
     problem = _Problem(spacing, boundary, direction, mode, num_classes, empty, missing)
     return _measure(_mean, preds, target, valid, problem)
 
