@@ -92,7 +92,7 @@ class LocalStorage(Storage):
             try:
                 size = max(0, status.st_size - start)
                 size = size if length is None else min(size, length)
-                data = _pread(descriptor, size, start)
+                data = pread(descriptor, size, start)
                 if etag is not None and self._info(key, status, descriptor).etag != etag:
                     raise ChangedError(self.uri_of(key), f"it is no longer the file of etag {etag}")
             finally:
@@ -279,7 +279,10 @@ def _real_path(descriptor: int, path: str) -> str:
         return os.path.realpath(path)
 
 
-def _pread(descriptor: int, size: int, start: int) -> bytes:
+def pread(descriptor: int, size: int, start: int) -> bytes:
+    """Read ``size`` bytes of an open file from ``start`` on; fewer only where it ends."""
+    if size <= 0:
+        return b""
     data = os.pread(descriptor, size, start)
     if len(data) == size or not data:
         return data
