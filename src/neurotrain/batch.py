@@ -109,3 +109,43 @@ class ArraySample(TypedDict):
     array: Tensor
     id: str
     source: str
+
+
+class LatentSample(TypedDict):
+    """What caches hold of one entry: the latent of its image, the embedding of its caption, or both.
+
+    Attributes:
+        latent: float32 ``(c, h, w)``, as the encoder gives it, neither scaled nor shifted.
+        caption: the text that was embedded, empty where it was dropped.
+        text_embedding: ``(L, D)``.
+        text_attention_mask: bool ``(L,)``; False on padding.
+        text_pooled: ``(E,)``, where the encoder gives one.
+        image: uint8 ``(3, H, W)``, where it is decoded beside.
+        id: unique within its source, stable between runs.
+        source: name of the source that the sample comes from.
+    """
+
+    latent: NotRequired[Tensor]
+    caption: NotRequired[str]
+    text_embedding: NotRequired[Tensor]
+    text_attention_mask: NotRequired[Tensor]
+    text_pooled: NotRequired[Tensor]
+    image: NotRequired[Tensor]
+    id: str
+    source: str
+
+
+class ClassificationBatch(TypedDict):
+    """Images of one shape with their classes, stacked.
+
+    Attributes:
+        image: float32 ``(B, C, H, W)``.
+        label: int64 ``(B,)``, or ``(B, L)`` in {0, 1} for multilabel.
+        id: B names.
+        source: B names of sources.
+    """
+
+    image: Tensor
+    label: Tensor
+    id: list[str]
+    source: list[str]

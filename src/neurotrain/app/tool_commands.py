@@ -1,4 +1,4 @@
-"""``neurotrain cache verify|gc|stats`` and ``neurotrain metrics compare``: tools around caches and runs."""
+"""``neurotrain cache build|verify|gc|stats`` and ``neurotrain metrics compare``: tools around caches and runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neurotrain.data.cache import BuildProgress
 
 
 def add_cache_commands(commands: Any) -> None:  # noqa: ANN401 - argparse does not name its type in public
     """Add ``cache`` and its subcommands to the subparsers of a command line."""
     cache = commands.add_parser("cache", help="look after a cache of latents or text embeddings")
     cache = cache.add_subparsers(required=True, metavar="command")
+    build = cache.add_parser("build", help="encode what a data configuration names; under torchrun shared by the ranks")
+    build.add_argument("name", help="under configs/data")
+    build.add_argument("overrides", nargs="*", help="as on train.py: paths.data_dir=DIR")
+    build.add_argument("--latents", action="store_true", help="those of images only")
+    build.add_argument("--texts", action="store_true", help="those of captions only")
+    build.add_argument("--max-bad-share", type=float, default=0.01, help="of samples that may fail")
+    build.set_defaults(run=_build)
     verify = cache.add_parser("verify", help="read every byte and compare every checksum")
     verify.add_argument("--repair", action="store_true", help="remove what is damaged: it will be encoded again")
     verify.set_defaults(run=_verify)
@@ -36,6 +46,30 @@ def add_metrics_commands(commands: Any) -> None:  # noqa: ANN401 - argparse does
     compare.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
     compare.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     compare.set_defaults(run=_compare)
+
+
+def _build(parsed: argparse.Namespace) -> int:
+    from neurotrain.app.data_commands import load_data
+    from neurotrain.data.cached import build_caches
+
+    both = parsed.latents == parsed.texts
+    built = build_caches(
+        load_data(parsed.name, parsed.overrides),
+        latents=both or parsed.latents,
+        texts=both or parsed.texts,
+        max_bad_share=parsed.max_bad_share,
+        tell=_tell_progress,
+    )
+    sys.stdout.write("".join(f"{one}\n" for one in built))
+    return 0
+
+
+def _tell_progress(name: str, progress: BuildProgress) -> None:
+    """One line on a terminal, over and over; in a log nothing but the end."""
+    if sys.stderr.isatty():
+        end = "\n" if progress.done == progress.total else ""
+        rate = progress.encoded / max(progress.seconds, 1e-9)
+        sys.stderr.write(f"\r{name}: {progress.done} of {progress.total}, {rate:.1f} encoded/s{end}")
 
 
 def _verify(parsed: argparse.Namespace) -> int:
