@@ -18,6 +18,7 @@ from neurotrain.batch import SegmentationSample
 from neurotrain.data.datasets.base import Record, SegmentationDataset
 from neurotrain.data.datasets.splits import hold_out, k_fold
 from neurotrain.data.decoders import Decoder
+from neurotrain.data.decoders.image import PictureDecoder
 from neurotrain.data.engine import SampleName, worker_number
 from neurotrain.data.plan import SampleKey, mix_seed
 from neurotrain.data.sources import Source
@@ -107,6 +108,16 @@ class Part(ABC, Generic[SampleT]):
                 sample = self._kept[index] = owned(sample)
                 self.used += size
         return sample
+
+    def read_into(self, index: int, generator: torch.Generator, out: Mapping[str, NDArray[Any]]) -> Mapping[str, Any]:
+        """The prepared sample, decoded into the batch where that is possible.
+
+        Args:
+            index: of the sample.
+            generator: for a decoder that draws.
+            out: the sample's row of the batch by field; a field that is written there is returned as the very array.
+        """
+        return self.read(index, generator)
 
     def fill(self, *, strict: bool = True) -> None:
         """Read ahead until one does not fit, so that workers find what there is room for.
@@ -253,6 +264,12 @@ class SourcePart(Part[SampleT]):
     def _decode(self, index: int, generator: torch.Generator) -> SampleT:
         return self._decoder(self.source.read(self._row(index)), generator)
 
+    def read_into(self, index: int, generator: torch.Generator, out: Mapping[str, NDArray[Any]]) -> Mapping[str, Any]:
+        """Decode straight into the batch what is neither kept nor prepared further."""
+        if self._limit or self._prepare is not None or not isinstance(self._decoder, PictureDecoder):
+            return self.read(index, generator)
+        return self._decoder.decode_into(self.source.read(self._row(index)), generator, out)
+
     def _row(self, index: int) -> int:
         return index if self._rows is None else int(self._rows[index])
 
@@ -313,10 +330,18 @@ class PartSamples(Generic[SampleT]):
             SampleError: names the sample; whatever went wrong is its cause.
         """
         part, transform = self._parts[key.source], self._transforms[key.source]
-        generator = torch.Generator().manual_seed(mix_seed(self._seed, key.epoch, key.position))
+        generator = self._generator(key)
         with naming(part, key.index):
             sample = part.read(key.index, generator)
             return sample if transform is None else transform(sample, generator)
+
+    def load_into(self, key: SampleKey, out: Mapping[str, NDArray[Any]]) -> Mapping[str, Any]:
+        """Likewise, decoded into the batch where nothing comes after decoding."""
+        if self._transforms[key.source] is not None or not out:
+            return self.load(key)
+        part = self._parts[key.source]
+        with naming(part, key.index):
+            return part.read_into(key.index, self._generator(key), out)
 
     def identify(self, key: SampleKey) -> SampleName:
         """Name a sample without reading it."""
@@ -329,6 +354,9 @@ class PartSamples(Generic[SampleT]):
     def counters(self) -> Mapping[str, int]:
         """Totals of all parts."""
         return {name: value for part in self._parts for name, value in part.counters().items()}
+
+    def _generator(self, key: SampleKey) -> torch.Generator:
+        return torch.Generator().manual_seed(mix_seed(self._seed, key.epoch, key.position))
 
 
 def check_kept(prepare: Step[Any] | None, limit: int) -> None:

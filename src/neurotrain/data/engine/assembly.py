@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from neurotrain.data.engine.protocols import (
     SampleSource,
 )
 from neurotrain.data.engine.quarantine import BadSampleHandler, Quarantine, Report, mixed
+from neurotrain.data.engine.transport import memory_order
 
 _GLOBALS = 2  # a further word keeps these seeds apart from the samples' own
 _NUMERIC = "biufc"  # kinds of numpy's types that a tensor can have
@@ -36,10 +38,18 @@ class Mark(Protocol):
         ...
 
 
-class _Spec(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Spec:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     torch_dtype: torch.dtype | None  # of what numpy has no type for
+    order: tuple[int, ...]  # axes as they lie in memory, outermost first
+
+    def stacks_with(self, other: _Spec | None) -> bool:
+        """Whether both fit into one batch, wherever their numbers lie in memory."""
+        if other is None:
+            return False
+        return (self.shape, self.dtype, self.torch_dtype) == (other.shape, other.dtype, other.torch_dtype)
 
 
 class _Rows(Protocol):
@@ -170,7 +180,8 @@ class _ListedRows:
 class StackedRows:
     """A batch of mappings: numeric arrays and tensors of one shape are stacked to a tensor, other fields are listed.
 
-    The first sample decides which fields there are and what shape they have in this batch; batches may differ.
+    The first sample decides which fields there are, what shape they have in this batch and how they lie in memory;
+    batches may differ.
 
     Args:
         rows: samples.
@@ -248,9 +259,12 @@ class StackedRows:
         return sample
 
     def _allocate(self) -> None:
-        self._arrays = {
-            name: self._arena.array((self._rows, *spec.shape), spec.dtype) for name, spec in self.specs.items()
-        }
+        self._arrays = {name: self._array(spec) for name, spec in self.specs.items()}
+
+    def _array(self, spec: _Spec) -> NDArray[Any]:
+        """Rows that lie in memory as the first sample does: decoded pixels stay channels-last."""
+        laid = self._arena.array((self._rows, *(spec.shape[axis] for axis in spec.order)), spec.dtype)
+        return laid.transpose(0, *(1 + np.argsort(spec.order)))
 
     def _check_fields(self, sample: Mapping[str, Any]) -> None:
         assert self._fields is not None
@@ -262,7 +276,7 @@ class StackedRows:
 
     def _copy(self, name: str, array: NDArray[Any], row: int, value: Any) -> None:  # noqa: ANN401
         expected, found = self.specs[name], _spec_of(value)
-        if found != expected:
+        if not expected.stacks_with(found):
             told = type(value).__name__ if found is None else _told(found)
             raise ValueError(
                 f"field {name!r} of a sample is {told}, of the first one of its batch {_told(expected)}: "
@@ -275,13 +289,14 @@ def _spec_of(value: Any) -> _Spec | None:  # noqa: ANN401
     """Shape and type of what can be stacked; None for everything else."""
     if isinstance(value, np.ndarray | np.generic):
         plain = value.dtype.kind in _NUMERIC and value.dtype.isnative
-        return _Spec(value.shape, value.dtype, None) if plain else None
+        return _Spec(value.shape, value.dtype, None, memory_order(value.strides)) if plain else None
     if not isinstance(value, Tensor):
         return None
+    order = memory_order(value.stride())
     stand_in = _STAND_INS.get(value.dtype)
     if stand_in is not None:
-        return _Spec(tuple(value.shape), stand_in, value.dtype)
-    return _Spec(tuple(value.shape), torch.empty(0, dtype=value.dtype).numpy().dtype, None)
+        return _Spec(tuple(value.shape), stand_in, value.dtype, order)
+    return _Spec(tuple(value.shape), torch.empty(0, dtype=value.dtype).numpy().dtype, None, order)
 
 
 def _as_array(value: Any) -> NDArray[Any]:  # noqa: ANN401

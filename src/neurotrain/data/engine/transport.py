@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,14 +75,29 @@ def unpack(parcel: Parcel, memory: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any, /) -> Any:  # noqa: ANN401 - pickle's contract
         if type(obj) is Tensor and obj.layout is torch.strided and obj.device.type == "cpu" and not obj.is_quantized:
-            plain = obj.detach().contiguous()
+            order = memory_order(obj.stride())
+            plain = obj.detach().permute(order).contiguous()
             bytes_of_it: Any = plain.reshape(-1).view(torch.uint8).numpy()
             raw = pickle.PickleBuffer(bytes_of_it)
-            return _tensor, (raw, plain.dtype, tuple(plain.shape), obj.requires_grad)
+            return _tensor, (raw, plain.dtype, tuple(plain.shape), order, obj.requires_grad)
         return NotImplemented
 
 
-def _tensor(raw: NDArray[np.uint8], dtype: torch.dtype, shape: tuple[int, ...], requires_grad: bool) -> Tensor:
-    if not len(raw):
-        return torch.empty(shape, dtype=dtype, requires_grad=requires_grad)
-    return torch.frombuffer(raw, dtype=torch.uint8).view(dtype).view(shape).requires_grad_(requires_grad)
+def memory_order(strides: Sequence[int]) -> tuple[int, ...]:
+    """Axes as they lie in memory, outermost first; in their own order where that says nothing.
+
+    Example:
+        >>> memory_order(torch.zeros(4, 5, 3).permute(2, 0, 1).stride())
+        (1, 2, 0)
+    """
+    return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
+
+
+def _tensor(
+    raw: NDArray[np.uint8], dtype: torch.dtype, shape: tuple[int, ...], order: tuple[int, ...], requires_grad: bool
+) -> Tensor:
+    if len(raw):
+        laid = torch.frombuffer(raw, dtype=torch.uint8).view(dtype).view(shape)
+    else:
+        laid = torch.empty(shape, dtype=dtype)
+    return laid.permute(tuple(np.argsort(order))).requires_grad_(requires_grad)
