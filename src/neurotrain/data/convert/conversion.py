@@ -92,17 +92,15 @@ def convert(
 
     Raises:
         ValueError: if a setting is unknown or without effect, something lies at the target, or there is no sample.
-        DatasetError: if files of a dataset are absent or unreadable.
         StorageError: if bytes cannot be read or written.
-        SampleFormatError: if a sample is not what it should be.
+        SampleFormatError, DatasetError: if a sample or a file is not what it should be.
 
     Example:
         >>> from neurotrain.data.datasets import SyntheticDrive
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     drive = SyntheticDrive(root=Path(folder, "drive"), train=2, test=1, size=(64, 60))
-        ...     report = convert(drive, layout="webdataset", target=f"{folder}/shards")
-        ...     sorted(os.listdir(f"{folder}/shards")), report.samples
-        (['conversion.json', 'test-000000.tar', 'train-000000.tar'], {'train': 2, 'test': 1})
+        ...     convert(drive, layout="webdataset", target=f"{folder}/shards").samples
+        {'train': 2, 'test': 1}
     """
     _check(layout, base_url=base_url, shard_bytes=shard_bytes)
     storage = _opened(target)
@@ -110,15 +108,10 @@ def convert(
     _refuse_to_overwrite(storage, place)
     staging = _staging(place)
     try:
-        names = _class_names(data) if layout == "huggingface" else None
-        made = _writer(layout, staging, base_url=base_url, shard_bytes=shard_bytes or SHARD_BYTES, class_names=names)
-        with closing(made) as writer:
+        with closing(_writer(data, layout, staging, base_url=base_url, shard_bytes=shard_bytes)) as writer:
             samples, digest = _written(writer, data, splits)
         report = _listed(staging, layout=layout, uri=storage.uri, samples=samples, digest=digest)
-        if place is None:
-            _upload(staging, storage)
-        else:
-            _move(staging, place)
+        _publish(staging, storage, place)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return report
@@ -168,8 +161,9 @@ def _class_names(data: Source | SegmentationDataset) -> Sequence[str] | None:
 
 
 def _writer(
-    layout: Layout, folder: Path, *, base_url: str | None, shard_bytes: int, class_names: Sequence[str] | None
+    data: Source | SegmentationDataset, layout: Layout, folder: Path, *, base_url: str | None, shard_bytes: int | None
 ) -> Writer:
+    most = shard_bytes or SHARD_BYTES
     match layout:
         case "folder":
             return FolderWriter(folder=folder)
@@ -177,9 +171,9 @@ def _writer(
             assert base_url is not None
             return TableWriter(folder=folder, base_url=base_url)
         case "huggingface":
-            return ParquetWriter(folder=folder, shard_bytes=shard_bytes, class_names=class_names)
+            return ParquetWriter(folder=folder, shard_bytes=most, class_names=_class_names(data))
         case "webdataset":
-            return ShardWriter(folder=folder, shard_bytes=shard_bytes)
+            return ShardWriter(folder=folder, shard_bytes=most)
 
 
 def _written(
@@ -218,6 +212,13 @@ def _listed(staging: Path, *, layout: Layout, uri: str, samples: dict[str, int],
 def _keys(staging: Path) -> list[str]:
     found = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
     return [key for key in found if key != MANIFEST]
+
+
+def _publish(staging: Path, storage: Storage, place: Path | None) -> None:
+    if place is None:
+        _upload(staging, storage)
+    else:
+        _move(staging, place)
 
 
 def _move(staging: Path, place: Path) -> None:
