@@ -68,6 +68,12 @@ FAMILIES = (
         name="sources", group="data/source", module="neurotrain.data.sources", base="neurotrain.data.sources.Source"
     ),
     Family(
+        name="labelled_sources",
+        group="data/source",
+        module="neurotrain.data.labelled",
+        base="neurotrain.data.sources.Source",
+    ),
+    Family(
         name="captions",
         group="data/captions",
         module="neurotrain.data.sources",
@@ -120,6 +126,12 @@ FAMILIES = (
         base="neurotrain.data.cache.ImagePreparation",
     ),
     Family(
+        name="latent_pictures",
+        group="data/latent_preparation",
+        module="neurotrain.data.cached",
+        base="neurotrain.data.cached.CroppedPicture",
+    ),
+    Family(
         name="encoders",
         group="data/encoder",
         module="neurotrain.networks.encoders",
@@ -144,8 +156,33 @@ FAMILIES = (
     ),
     Family(name="tasks", group="model", module="neurotrain.tasks", base="lightning.LightningModule"),
     Family(name="networks", group="model/network", module="neurotrain.networks", base="torch.nn.Module"),
+    Family(
+        name="classifiers",
+        group="model/network",
+        module="neurotrain.networks.classification",
+        base="neurotrain.networks.classification.Classifier",
+    ),
     Family(name="losses", group="model/loss", module="neurotrain.losses", base="neurotrain.losses.SegmentationLoss"),
+    Family(
+        name="classification_losses",
+        group="model/loss",
+        module="neurotrain.losses.classification",
+        base="neurotrain.losses.classification.ClassificationLoss",
+    ),
+    Family(
+        name="metrics",
+        group="model/metrics",
+        module="neurotrain.metrics",
+        base="neurotrain.metrics.SegmentationScore",
+    ),
     Family(name="schedules", group="model/schedule", module="neurotrain.tasks", base="neurotrain.tasks.Schedule"),
+    Family(name="mixings", group="model/mixing", module="neurotrain.tasks", base="neurotrain.tasks.Mixing"),
+    Family(
+        name="distillations",
+        group="model/distillation",
+        module="neurotrain.tasks",
+        base="neurotrain.tasks.Distillation",
+    ),
     Family(name="inferers", group="model/inferer", module="neurotrain.inference", base="neurotrain.inference.Inferer"),
     Family(
         name="optimizers",

@@ -13,7 +13,14 @@ from neurotrain.metrics.generation import FrechetDistance, KernelDistance, Manif
 from neurotrain.metrics.instances import InstanceScores
 from neurotrain.metrics.report import SegmentationReport
 from neurotrain.metrics.retrieval import ImageTextRetrieval
-from neurotrain.metrics.segmentation import DiceScore, IoUScore, NormalizedSurfaceDice, Sensitivity, Specificity
+from neurotrain.metrics.segmentation import (
+    DiceScore,
+    IoUScore,
+    NormalizedSurfaceDice,
+    SegmentationScore,
+    Sensitivity,
+    Specificity,
+)
 from neurotrain.metrics.surface_distances import AverageSurfaceDistance, HausdorffDistance
 from neurotrain.metrics.text import BLEUScore, CIDErScore, ROUGELScore
 from neurotrain.metrics.threshold import ThresholdSearch
@@ -42,6 +49,7 @@ __all__ = [
     "ROUGELScore",
     "RunningConfusion",
     "SegmentationReport",
+    "SegmentationScore",
     "Sensitivity",
     "Specificity",
     "ThresholdAt",

@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from neurotrain.metrics.functional.classification import (
     CalibrationNorm,
@@ -29,10 +28,10 @@ from neurotrain.metrics.functional.classification_curves import (
     threshold_at_recall,
 )
 from neurotrain.metrics.functional.labels import check_choice
-from neurotrain.metrics.records import SampleRecords, bits_float, float_bits
+from neurotrain.metrics.records import Plotted, SampleRecords, bits_float, float_bits
 
 
-class TopKScores(Metric):
+class TopKScores(Plotted):
     """Precision, recall and F1 of the k best guesses; see :func:`neurotrain.metrics.functional.top_k_scores`.
 
     Example:
@@ -86,7 +85,7 @@ class TopKScores(Metric):
         return top_k_scores_from_counts(self.counts, average=self.average)
 
 
-class FigureAtThreshold(Metric):
+class FigureAtThreshold(Plotted):
     """A figure of a binary problem; see :func:`neurotrain.metrics.functional.figure_at_threshold`.
 
     Example:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from neurotrain.metrics.functional.generation import (
     FeatureMoments,
@@ -23,7 +22,7 @@ from neurotrain.metrics.functional.generation import (
     merge_moments,
 )
 from neurotrain.metrics.functional.generation_manifold import manifold_scores
-from neurotrain.metrics.records import SampleRecords, bits_float, float_bits
+from neurotrain.metrics.records import Plotted, SampleRecords, bits_float, float_bits
 
 FeatureExtractor = Callable[[Tensor], Tensor]
 """From samples to floats ``(N, D)``."""
@@ -38,7 +37,7 @@ def _extract(samples: Tensor, extractor: FeatureExtractor | None, features: int)
     return values
 
 
-class FrechetDistance(Metric):
+class FrechetDistance(Plotted):
     """Fréchet distance between all real and all generated samples.
 
     See :func:`neurotrain.metrics.functional.frechet_distance`. Mean and covariance are accumulated in float64, so that

@@ -8,6 +8,7 @@ the bits of a float64), and a distributed sampler evaluates some samples twice t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,23 @@ ID_BYTES = 256
 """Longest id of an image, in bytes of UTF-8."""
 
 
-class SampleRecords(Metric):
+class Plotted(Metric):
+    """Abstract: a metric that draws itself as torchmetrics' own do; needs matplotlib, which comes with neurotrain."""
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib's objects, imported late
+        """Draw the value, or a series of values.
+
+        Args:
+            val: results of ``compute`` or ``forward``, one or a list of them; None: ``compute`` now.
+            ax: matplotlib's axes to draw into; None: a new figure.
+
+        Returns:
+            Figure and axes.
+        """
+        return self._plot(val, ax)
+
+
+class SampleRecords(Plotted):
     """Abstract: one row per sample in each of several states, gathered over ranks in one order.
 
     Subclasses declare a state with ``_add_rows``, append to it with ``_append`` and read it with ``_rows``.

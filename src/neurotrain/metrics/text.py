@@ -7,7 +7,6 @@ from typing import cast, get_args
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from neurotrain.metrics.functional.labels import check_choice
 from neurotrain.metrics.functional.text_bleu import (
@@ -20,12 +19,12 @@ from neurotrain.metrics.functional.text_cider import check_cider_settings, cider
 from neurotrain.metrics.functional.text_ngrams import check_texts
 from neurotrain.metrics.functional.text_rouge import RougeDefinition, rouge_l_score
 from neurotrain.metrics.functional.text_tokenizers import TextTokenizer
-from neurotrain.metrics.records import SampleRecords, bits_float, float_bits
+from neurotrain.metrics.records import Plotted, SampleRecords, bits_float, float_bits
 
 Texts = Sequence[Sequence[str]] | Sequence[str]
 
 
-class BLEUScore(Metric):
+class BLEUScore(Plotted):
     """BLEU of a corpus from sums of counts; see :func:`neurotrain.metrics.functional.bleu_score`.
 
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from neurotrain.batch import SegmentationBatch, SegmentationMode
 from neurotrain.inference import Inferer
 from neurotrain.losses import SegmentationLoss
-from neurotrain.metrics import RunningConfusion, SegmentationReport, ThresholdSearch
+from neurotrain.metrics import RunningConfusion, SegmentationReport, SegmentationScore, ThresholdSearch
 from neurotrain.networks import SegmentationOutput
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
 from neurotrain.tasks.schedules import Schedule
@@ -53,6 +54,8 @@ class SegmentationTask(LightningModule):
             Dice of the validation data, found anew at each validation and kept in the checkpoint; the test data never
             choose it. Must be None for multiclass, which takes the most probable class.
         aux_weight: weight of the mean loss over auxiliary heads, beside 1 for the main one.
+        metrics: further figures of validation and test by name, of labels at the task's threshold; their own settings
+            (mode, classes, spacing) must be the task's.
         tolerance: of the normalized surface Dice, in pixels (or the unit of the spacing).
         channels_last: keep 2-D images and weights in channels-last memory format: the same numbers, up to rounding,
             and about 1.5 times as fast on CPUs and tensor cores.
@@ -73,6 +76,7 @@ class SegmentationTask(LightningModule):
         num_classes: int = 1,
         class_names: tuple[str, ...] | None = None,
         threshold: float | None = None,
+        metrics: Mapping[str, SegmentationScore] | None = None,
         aux_weight: float = 1.0,
         tolerance: float = 1.0,
         channels_last: bool = False,
@@ -103,6 +107,7 @@ class SegmentationTask(LightningModule):
         self.report = SegmentationReport(
             mode=mode, num_classes=num_classes, class_names=class_names, tolerance=tolerance
         )
+        self.metrics = _further(metrics or {}, mode=mode, num_classes=num_classes)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - any attribute
         """Set an attribute; the one that Lightning sets fifty times a step without looking for parameters in it."""
@@ -190,7 +195,9 @@ class SegmentationTask(LightningModule):
             self.search.update(probabilities, batch["mask"], batch["valid"], ids=batch["id"])
         threshold = 0.5 if torch.isnan(self.threshold) else float(self.threshold)
         self.validation.update(probabilities, batch["mask"], batch["valid"], ids=batch["id"], threshold=threshold)
-        return self._prediction(probabilities, threshold, batch["id"])
+        prediction = self._prediction(probabilities, threshold, batch["id"])
+        self._measure(prediction, batch)
+        return prediction
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures; choose the threshold where the task is asked to."""
@@ -203,6 +210,7 @@ class SegmentationTask(LightningModule):
                 self.threshold.copy_(threshold)
             figures |= {"dice": dice, "threshold": threshold}
             self.search.reset()
+        figures |= self._measured()
         self.log_dict({f"val/{name}": value.float() for name, value in figures.items()})
         self.validation.reset()
 
@@ -211,13 +219,16 @@ class SegmentationTask(LightningModule):
         probabilities = self.probabilities(batch["image"])
         threshold = self._fixed_threshold()
         self.report.update(probabilities, batch["mask"], batch["valid"], ids=batch["id"], threshold=threshold)
-        return self._prediction(probabilities, threshold, batch["id"])
+        prediction = self._prediction(probabilities, threshold, batch["id"])
+        self._measure(prediction, batch)
+        return prediction
 
     def on_test_epoch_end(self) -> None:
         """Log every figure of the report; its rows stay readable until the next test starts."""
         figures = self.report.compute()
         if self.mode != "multiclass":
             figures["threshold"] = self.threshold
+        figures |= self._measured()
         self.log_dict({f"test/{name}": value.float() for name, value in figures.items()})
 
     def on_test_epoch_start(self) -> None:
@@ -232,6 +243,20 @@ class SegmentationTask(LightningModule):
         """Return float32 probabilities ``(B, K, *spatial)`` of whole images through the inferer."""
         with torch.autocast(image.device.type, enabled=False):
             return self.inferer(self._activate, image.float())
+
+    def _measure(self, prediction: Prediction, batch: SegmentationBatch) -> None:
+        for metric in self.metrics.values():
+            assert isinstance(metric, SegmentationScore)
+            metric.update(prediction["labels"], batch["mask"], batch["valid"])
+
+    def _measured(self) -> dict[str, Tensor]:
+        """The further figures, which begin anew."""
+        figures: dict[str, Tensor] = {}
+        for name, metric in self.metrics.items():
+            assert isinstance(metric, SegmentationScore)
+            figures[name] = metric.compute()
+            metric.reset()
+        return figures
 
     def _activate(self, image: Tensor) -> Tensor:
         logits = self(image)
@@ -261,6 +286,18 @@ def _heads(output: Any) -> tuple[Tensor, tuple[Tensor, ...]]:  # noqa: ANN401 - 
         return output.logits, output.aux
     assert isinstance(output, Tensor), f"a segmentation network returns logits, got {type(output).__name__}"
     return output, ()
+
+
+def _further(metrics: Mapping[str, SegmentationScore], *, mode: SegmentationMode, num_classes: int) -> nn.ModuleDict:
+    for name, metric in metrics.items():
+        if (metric.mode, metric.num_classes) != (mode, num_classes):
+            raise ValueError(
+                f"metrics.{name} has mode={metric.mode!r} and num_classes={metric.num_classes}, the task "
+                f"mode={mode!r} and num_classes={num_classes}"
+            )
+        if metric.reduction != "mean":
+            raise ValueError(f"metrics.{name} has reduction={metric.reduction!r}: one figure is logged, give 'mean'")
+    return nn.ModuleDict(metrics)
 
 
 def _logits_of(probabilities: Tensor, mode: SegmentationMode) -> Tensor:
