@@ -41,9 +41,8 @@ class Laid:
 def _laid(dataset: SegmentationDataset, folder: Path, *, servers: tuple[str, Path, str], name: str) -> Laid:
     """Convert a dataset into the five layouts; ``name`` keeps those of several datasets apart on the servers."""
     endpoint, web, url = servers
-    convert(dataset, layout="folder", target=folder / "DRIVE-folder")
-    convert(dataset, layout="huggingface", target=folder / "DRIVE-huggingface", splits=["train"])
-    convert(dataset, layout="webdataset", target=folder / "DRIVE-webdataset", splits=["train"])
+    for layout in ("folder", "huggingface", "webdataset"):
+        convert(dataset, layout=layout, target=folder / f"DRIVE-{layout}")
     bucket = S3Storage(bucket="lab", prefix=f"{name}/DRIVE-folder", endpoint_url=endpoint, **CREDENTIALS)
     convert(dataset, layout="folder", target=bucket, splits=["train"])
     (web / name).mkdir()

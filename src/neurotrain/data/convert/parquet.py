@@ -41,10 +41,16 @@ class ParquetWriter(Writer):
     def add(self, entry: Entry) -> None:
         """Add a row; it is written with its row group.
 
+        Splits may differ in their columns: where a second observer drew on test images only, say. ``datasets`` reads
+        such splits one by one, by ``data_files``.
+
         Raises:
-            ValueError: if the sample has other fields than the first one.
+            ValueError: if the sample has other fields than the first one of its split.
         """
         size = sum(len(content) for content in entry.files.values())
+        if entry.split != self._split:
+            self._finish()
+            self._schema = None
         schema = self._schema = self._schema or _schema(entry, self._class_names)
         if self._writer is None or entry.split != self._split or self._held + self._group + size > self._shard_bytes:
             self._next(entry.split, schema)
@@ -52,7 +58,8 @@ class ParquetWriter(Writer):
         differ = sorted(row.keys() ^ set(schema.names))
         if differ:
             raise ValueError(
-                f"sample {entry.id!r} and the first one differ in the fields {differ}: a table has them all"
+                f"sample {entry.id!r} and the first one of {entry.split!r} differ in the fields {differ}: "
+                "a table has them all"
             )
         self._rows.append(row)
         self._group += size
