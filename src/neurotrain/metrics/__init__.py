@@ -8,6 +8,7 @@ from neurotrain.metrics.classification import (
     ThresholdAt,
     TopKScores,
 )
+from neurotrain.metrics.classification_report import ClassificationReport
 from neurotrain.metrics.detection import DetectionConfusion, DetectionF1, MeanAveragePrecision
 from neurotrain.metrics.generation import FrechetDistance, KernelDistance, ManifoldScores
 from neurotrain.metrics.instances import InstanceScores
@@ -32,6 +33,7 @@ __all__ = [
     "CIDErScore",
     "CalibrationError",
     "CenterlineDice",
+    "ClassificationReport",
     "DetectionConfusion",
     "DetectionF1",
     "DiceScore",

@@ -67,7 +67,8 @@ def equal(one: SegmentationSample, other: SegmentationSample) -> bool:
 
 
 def test_every_member_is_tested() -> None:
-    assert {type(member).__name__ for member in MEMBERS} == set(transforms.__all__) - {"Transform"}
+    of_images = {name for name in transforms.__all__ if name.startswith("Image")}  # see test_image_transforms
+    assert {type(member).__name__ for member in MEMBERS} == set(transforms.__all__) - {"Transform"} - of_images
 
 
 @members

@@ -1,7 +1,8 @@
-"""Joint transforms of image, labels and validity mask; every random number comes from a generator that is passed in."""
+"""Transforms of samples, most of them joint ones of image, labels and mask; each gets its random generator."""
 
 from neurotrain.data.transforms.base import Compose, Identity, Transform
 from neurotrain.data.transforms.geometry import CentreCrop, PadToMultiple, RandomFlip, RandomRotate90, Resize
+from neurotrain.data.transforms.image import ImageCrop, ImageFlip, ImageRandAugment, ImageToFloat
 from neurotrain.data.transforms.intensity import Normalize, NormalizeInside, RandomBlur, RandomColor, RandomNoise
 from neurotrain.data.transforms.patch import RandomPatch
 
@@ -9,6 +10,10 @@ __all__ = [
     "CentreCrop",
     "Compose",
     "Identity",
+    "ImageCrop",
+    "ImageFlip",
+    "ImageRandAugment",
+    "ImageToFloat",
     "Normalize",
     "NormalizeInside",
     "PadToMultiple",

@@ -1,16 +1,21 @@
-"""What a joint transform of image, labels and validity mask is, and how several are one."""
+"""What a transform of a sample is, whatever the sample holds, and how several are one."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any, Generic
 
 import torch
+from typing_extensions import TypeVar
 
 from neurotrain.batch import SegmentationSample
 
+SampleT = TypeVar("SampleT", bound=Mapping[str, Any], default=SegmentationSample)
+"""What a transform maps; joint transforms of image, labels and validity mask are the rule."""
 
-class Transform(ABC):
+
+class Transform(ABC, Generic[SampleT]):
     """Maps a sample to a sample; never changes the one it is given.
 
     Every random number comes from the generator of the call. Labels and validity are never interpolated. What lies
@@ -23,11 +28,11 @@ class Transform(ABC):
         return False
 
     @abstractmethod
-    def __call__(self, sample: SegmentationSample, generator: torch.Generator) -> SegmentationSample:
+    def __call__(self, sample: SampleT, generator: torch.Generator) -> SampleT:
         """Transform one sample.
 
         Args:
-            sample: image ``(C, *spatial)``, mask ``(*spatial)`` or ``(L, *spatial)``, valid ``(*spatial)``.
+            sample: see :mod:`neurotrain.batch`.
             generator: source of every random number.
 
         Returns:
@@ -35,7 +40,7 @@ class Transform(ABC):
         """
 
 
-class Identity(Transform):
+class Identity(Transform[SampleT], Generic[SampleT]):
     """Leaves the sample as it is.
 
     Example:
@@ -48,12 +53,12 @@ class Identity(Transform):
         """True."""
         return True
 
-    def __call__(self, sample: SegmentationSample, generator: torch.Generator) -> SegmentationSample:
+    def __call__(self, sample: SampleT, generator: torch.Generator) -> SampleT:
         """Return ``sample``."""
         return sample
 
 
-class Compose(Transform):
+class Compose(Transform[SampleT], Generic[SampleT]):
     """Applies transforms one after the other.
 
     Args:
@@ -67,7 +72,7 @@ class Compose(Transform):
         True
     """
 
-    def __init__(self, *, steps: Mapping[str, Transform]) -> None:
+    def __init__(self, *, steps: Mapping[str, Transform[SampleT]]) -> None:
         if not steps:
             raise ValueError("steps={}: needs at least one transform; Identity changes nothing")
         self.steps = dict(steps)
@@ -77,7 +82,7 @@ class Compose(Transform):
         """True where all steps are."""
         return all(step.deterministic for step in self.steps.values())
 
-    def __call__(self, sample: SegmentationSample, generator: torch.Generator) -> SegmentationSample:
+    def __call__(self, sample: SampleT, generator: torch.Generator) -> SampleT:
         """Apply every step."""
         for step in self.steps.values():
             sample = step(sample, generator)

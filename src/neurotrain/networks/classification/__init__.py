@@ -1,0 +1,7 @@
+"""Networks that map an image ``(B, C, H, W)`` to logits ``(B, K)`` of the whole of it."""
+
+from neurotrain.networks.classification.base import Classifier
+from neurotrain.networks.classification.resnet_small import ResNetSmall
+from neurotrain.networks.classification.timm import Timm
+
+__all__ = ["Classifier", "ResNetSmall", "Timm"]

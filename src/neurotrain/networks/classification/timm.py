@@ -1,0 +1,132 @@
+"""Adapter to the classification networks of timm.
+
+Shape legend: ``B`` batch, ``C`` image channels, ``K`` classes, ``H`` height, ``W`` width.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from neurotrain.networks.classification.base import Classifier
+
+_HUB = "hf-hub:"
+
+
+@final
+class Timm(Classifier):
+    """A network of timm by its name, with random weights, timm's own from the hub, or those of a local file.
+
+    A head or a first convolution of another width than the file's is adapted as timm does it: the head begins anew, the
+    first convolution's channels are summed or repeated.
+
+    Args:
+        name: as ``timm.list_models()`` has it, with its tag where ``weights="hub"`` is to take those
+            (``resnet50.a1_in1k``), or ``hf-hub:owner/name``.
+        weights: ``None`` for random ones, ``hub`` for those of ``name``, else the path of a file: safetensors, or a
+            pickle of tensors alone, which is read without running code.
+        num_classes: logits K.
+        in_channels: channels C of the image.
+        dropout: before the head, in [0, 1).
+        drop_path: stochastic depth, in [0, 1), of networks that have it.
+
+    Raises:
+        ValueError: if the name is unknown, or the file does not fit the network.
+        FileNotFoundError: if there is no such file.
+
+    Example:
+        >>> Timm(name="test_resnet", num_classes=3)(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 3])
+
+    Reference:
+        https://huggingface.co/docs/timm
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "resnet18",
+        weights: str | None = None,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_channels = num_classes, in_channels
+        options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
+        # Only what is asked for: not every network of timm takes them.
+        options |= {"drop_rate": dropout} if dropout else {}
+        options |= {"drop_path_rate": drop_path} if drop_path else {}
+        if weights is not None and weights != "hub":
+            options["pretrained_cfg_overlay"] = {"state_dict": _state_dict(Path(weights)), "source": None}
+        self.network = _create(name, options, pretrained=weights is not None, weights=weights)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits of each image.
+
+        Args:
+            x_BCHW: float image ``(B, C, H, W)``, normalised as the weights were trained with.
+
+        Returns:
+            ``(B, K)``.
+
+        Raises:
+            ValueError: if the image has another number of axes or channels.
+        """
+        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.in_channels:
+            raise ValueError(
+                f"image of shape {tuple(x_BCHW.shape)}: expected (batch, {self.in_channels}, height, width)"
+            )
+        return self.network(x_BCHW)
+
+    def depths(self) -> Mapping[str, int]:
+        """As timm groups its networks into layers."""
+        from timm.models import group_parameters
+
+        network: Any = self.network
+        found = cast("dict[str, int]", group_parameters(network, network.group_matcher(coarse=False), reverse=True))
+        return {f"network.{name}": layer for name, layer in found.items()}
+
+    def evidence_layer(self) -> nn.Module:
+        """The last module whose output is a map: the last stage that timm lists among its features.
+
+        Raises:
+            ValueError: if the network lists none.
+        """
+        network: Any = self.network
+        try:
+            return self.network.get_submodule(network.feature_info[-1]["module"])
+        except (AttributeError, IndexError, TypeError) as error:
+            raise ValueError(f"{type(network).__name__} of timm lists no features: {error}") from error
+
+
+def _create(name: str, options: dict[str, Any], *, pretrained: bool, weights: str | None) -> nn.Module:
+    import timm
+
+    if not name.startswith(_HUB) and not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        raise ValueError(f"name={name!r} is no network of timm; nearest: {', '.join(near) or 'none'}")
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(f"name={name!r}, weights={weights!r}: {error}") from error
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={str(path)!r}: no such file; or 'hub', or null for random weights")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    state = found.get("state_dict", found) if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights={str(path)!r}: holds no mapping of names to tensors")
+    return state
