@@ -95,6 +95,8 @@ class _Walk:
         self._limit = math.inf if limit is None else float(limit)
         self._horizon = self._limit
         self._ended: dict[int, float] = {}
+        self._present = np.ones(len(supplies))
+        self._slopes: Floats | None = None
         self._over: Curves | None = None
         self.now = 0.0
         self._times, self._reached = [0.0], [np.zeros(len(supplies))]
@@ -115,10 +117,16 @@ class _Walk:
             ends = np.where(shares > 0, self.now + (self._units - reached) / shares, math.inf)
         until = float(min(stretch.last, self._horizon, ends.min()))
         if math.isinf(until):
-            raise NobodyLeftError("the epoch has no end: the sources that could end it have no weight")
+            raise NobodyLeftError(
+                "it has no end: the sources that could end it have no weight; state samples_per_epoch"
+            )
         beyond = reached + shares * (until - self.now)
         over = np.flatnonzero(ends <= until)
         beyond[over] = self._units[over]  # exactly: rounding must not leave a unit undue
+        self._present[over] = 0
+        if self._slopes is not None and np.array_equal(shares, self._slopes):
+            del self._times[-1], self._reached[-1]  # a knot without a bend costs every later look-up
+        self._slopes = shares
         self.now = until
         self._times.append(until)
         self._reached.append(beyond)
@@ -137,12 +145,11 @@ class _Walk:
         return math.isinf(self._limit) and bool(self._finite) and ended >= self._finite
 
     def _shares(self, stretch: Stretch) -> Floats:
-        present = np.array([number not in self._ended for number in range(len(self._units))])
-        shares = np.where(present, stretch.shares, 0.0)
+        shares = stretch.shares * self._present
         if self._over is not None and not shares.any():
-            shares = present.astype(np.float64)  # beyond the end, where nothing is drawn: only the order needs it
+            shares = self._present.copy()  # beyond the end, where nothing is drawn: only the order needs it
         if not shares.any():
-            raise NobodyLeftError(f"no source has weight from unit {math.ceil(self.now)} on")
+            raise NobodyLeftError(f"no source has weight from {math.ceil(self.now)} on")
         return shares / shares.sum()
 
     def _curves(self) -> Curves:

@@ -39,11 +39,11 @@ class Merged(NamedTuple):
 
     Attributes:
         child: int64 ``(N,)``: whose unit stands at each place.
-        ordinal: int64 ``(N,)``: which of its units, from 0; those of one child ascend without gaps.
+        first: int64 ``(C,)``: units of each child before the stretch; its units in there follow one by one.
     """
 
     child: Indices
-    ordinal: Indices
+    first: Indices
 
 
 class Merge:
@@ -67,6 +67,9 @@ class Merge:
         self._slopes = np.diff(time) / np.where(steps > 0, steps, 1.0)
         self._counts = np.floor(targets[:, -1] + 0.5).astype(np.int64)
         self._slack = len(targets) / 2 + 2
+        self._end = max(float(time[-1]), 1e-9)
+        self._mask = np.uint64((1 << (len(targets) - 1).bit_length()) - 1)
+        self._numbers = np.arange(len(targets), dtype=np.uint64)
 
     def block(self, first: int, last: int) -> Merged:
         """The places ``[first, last)``.
@@ -76,15 +79,14 @@ class Merge:
             last: at most the number of units that there are.
 
         Returns:
-            Children and ordinals.
+            Children, and where each begins.
         """
-        starts, near = self._near(first, last)
-        offset = first - int(starts.sum())
+        before, near = self._near(first, last)
+        offset = first - int(before.sum())
         assert offset >= 0, "units before the first place were counted out of order"
-        chosen = slice(offset, offset + last - first)
-        merged = Merged(near.child[chosen], near.ordinal[chosen])
-        assert len(merged.child) == last - first, "the order has no such place"
-        return merged
+        child = near[offset : offset + last - first]
+        assert len(child) == last - first, "the order has no such place"
+        return Merged(child, before + np.bincount(near[:offset], minlength=len(before)))
 
     def counts(self, place: int) -> Indices:
         """Units of each child before a place.
@@ -95,29 +97,32 @@ class Merge:
         Returns:
             int64 ``(C,)``.
         """
-        starts, near = self._near(place, place)
-        return starts + np.bincount(near.child[: place - int(starts.sum())], minlength=len(starts))
+        return self.block(place, place).first
 
-    def _near(self, first: int, last: int) -> tuple[Indices, Merged]:
-        """The order around some places, and how many units of each child lie before it."""
+    def _near(self, first: int, last: int) -> tuple[Indices, Indices]:
+        """Children around some places in order, and how many units of each lie before those."""
         begin = self._target_at(first - self._slack)
         end = self._target_at(last + self._slack)
-        starts = np.maximum(np.floor(begin).astype(np.int64) - 1, 0)
         stops = np.minimum(np.ceil(end).astype(np.int64) + 1, self._counts)
-        starts = np.minimum(starts, stops)
-        ordinals = [np.arange(a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
-        due = np.concatenate([self._due(child, units) for child, units in enumerate(ordinals)])
-        # Sorted runs: a merge sort needs one comparison or two for each; equal times go to the first child.
-        order = np.argsort(due, kind="stable")
-        child = np.repeat(np.arange(len(starts)), stops - starts)
-        return starts, Merged(child[order], np.concatenate(ordinals)[order])
+        starts = np.minimum(np.maximum(np.floor(begin).astype(np.int64) - 1, 0), stops)
+        due = [self._due(child, a, b) for child, (a, b) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True))]
+        # Positive floats sort as their bits do. The last bits give way to the child's number: equal times go to the
+        # first child, and one sort of plain words does it all.
+        keys = np.concatenate(due).view(np.uint64)
+        keys &= ~self._mask
+        keys |= np.repeat(self._numbers, stops - starts)
+        keys.sort()
+        keys &= self._mask
+        return starts, keys.astype(np.int64)
 
     def _target_at(self, moment: float) -> Floats:
+        if len(self._time) == 2:
+            return self._targets[:, 1] * (min(max(moment, 0.0), self._end) / self._end)
         return np.array([np.interp(moment, self._time, target) for target in self._targets])
 
-    def _due(self, child: int, units: Indices) -> Floats:
-        """Due times; a function of each unit alone, so that no slicing can change the order."""
-        target = units + 0.5
+    def _due(self, child: int, first: int, last: int) -> Floats:
+        """Due times of some units; a function of each unit alone, so that no slicing can change the order."""
+        target = np.arange(first, last) + 0.5
         if len(self._time) == 2:
             return target * self._slopes[child, 0]
         knots = self._targets[child]

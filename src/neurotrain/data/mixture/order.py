@@ -113,28 +113,23 @@ class Tree:
         merged = self._merge.block(first, last)
         if self._flat:
             return merged
-        child, ordinal = np.empty_like(merged.child), merged.ordinal.copy()
-        for number, member in enumerate(self._members):
-            places = np.flatnonzero(merged.child == number)
-            inner = self._inner[number]
+        child, before = np.empty_like(merged.child), np.zeros(self._streams, np.int64)
+        counts = np.bincount(merged.child, minlength=len(self._members)).tolist()
+        for number, (member, inner) in enumerate(zip(self._members, self._inner, strict=True)):
+            begun = int(merged.first[number])
+            places = merged.child == number
             if inner is None:
                 assert isinstance(member, int)
-                child[places] = member
-            elif places.size:
-                units = merged.ordinal[places]
-                child[places], ordinal[places] = inner.block(int(units[0]), int(units[-1]) + 1)
-        return Merged(child, ordinal)
+                child[places], before[member] = member, begun
+            else:
+                own = inner.block(begun, begun + counts[number])
+                child[places] = own.child
+                before += own.first
+        return Merged(child, before)
 
     def counts(self, place: int) -> Indices:
         """Units of each stream before a place."""
-        found = np.zeros(self._streams, np.int64)
-        counted = self._merge.counts(place).tolist()
-        for member, inner, count in zip(self._members, self._inner, counted, strict=True):
-            if inner is None:
-                found[member] = count
-            else:
-                found += inner.counts(count)
-        return found
+        return self.block(place, place).first
 
 
 def _inner(targets: Floats, member: Group) -> Tree | None:

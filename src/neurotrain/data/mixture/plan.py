@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from neurotrain.data.mixture.accounts import described, reported
 from neurotrain.data.mixture.buckets import Shape
 from neurotrain.data.mixture.checks import nearest, refuse
 from neurotrain.data.mixture.curves import NobodyLeftError, curves
@@ -123,7 +124,7 @@ class MixturePlan:
             IndexError: if the epoch has no such positions.
         """
         draws, chosen = self._draws(epoch, first, last)
-        return PlanBlock(draws.source[chosen].astype(np.int32), self._entries(draws, epoch)[chosen])
+        return PlanBlock(self._owners[draws.pool[chosen]], self._entries(draws, epoch)[chosen])
 
     def shape_numbers(self, *, epoch: int, first: int, last: int) -> NDArray[np.int32]:
         """Which of ``shapes`` the samples at positions ``[first, last)`` are brought to; -1: the source has but one.
@@ -132,12 +133,9 @@ class MixturePlan:
             IndexError: if the epoch has no such positions.
         """
         draws, chosen = self._draws(epoch, first, last)
-        numbers = {shape: number for number, shape in enumerate(self.shapes)}
-        most = max(len(pools.pools) for pools in self._pools)
-        table = np.full((len(self.sources), most), -1, np.int32)
-        for row, pools in zip(table, self._pools, strict=True):
-            row[: len(pools.pools)] = [-1 if pool.shape is None else numbers[pool.shape] for pool in pools.pools]
-        return table[draws.source[chosen], draws.pool[chosen]]
+        numbers: dict[Shape | None, int] = {shape: number for number, shape in enumerate(self.shapes)}
+        table = np.array([numbers.get(pool.shape, -1) for pools in self._pools for pool in pools.pools], np.int32)
+        return table[draws.pool[chosen]]
 
     def first_step(self, epoch: int) -> int:
         """Optimizer step at which an epoch begins."""
@@ -150,6 +148,36 @@ class MixturePlan:
     def fingerprint(self) -> str:
         """Identity of the order: equal plans, equal digits."""
         return self._fingerprint
+
+    def describe(self, epoch: int = 0) -> dict[str, Any]:
+        """An epoch's settings, targets and outcome, of plain values, for a run's summary.
+
+        Args:
+            epoch: from 0.
+
+        Returns:
+            Strategy, length, the sources that are exempt, and what ``accounts.described`` says of each source.
+        """
+        schedule = self.schedule(epoch)
+        return {
+            "weights": self.weights.told(),
+            "granularity": self.granularity,
+            "global_batch": self.global_batch,
+            "length": schedule.length,
+            "exempt": list(self.exempt),
+            "sources": described(schedule, self.sources, self._pools, batch=self.global_batch),
+        }
+
+    def report(self, epoch: int = 0) -> dict[str, dict[str, Any]]:
+        """Where every entry went in an epoch: drawn, padded, merged, left out; see ``accounts.reported``.
+
+        Args:
+            epoch: from 0.
+
+        Returns:
+            Counts by source.
+        """
+        return reported(self.schedule(epoch), self.sources, self._pools, batch=self.global_batch)
 
     def schedule(self, epoch: int) -> Schedule:
         """One epoch, ready to be asked.
@@ -223,8 +251,13 @@ class MixturePlan:
                 for source in self.sources
                 if source.leftover is not None and source.buckets is None
             ]
-        if not depends_on_steps(self.sources, self.weights) and self.accumulation > 1:
-            problems.append(f"accumulation={self.accumulation} has no effect: nothing depends on optimizer steps")
+        if self.samples_per_epoch is None:
+            problems += [
+                f"samples_per_epoch=None: source {source.name!r} would end the epoch, but may leave at step "
+                f"{source.stop_step} before; state samples_per_epoch"
+                for source in self.sources
+                if source.bounded and source.stop_step is not None
+            ]
         return problems or [*self.weights.problems(self._sizes), *self._empty()]
 
     def _empty(self) -> list[str]:
@@ -241,13 +274,23 @@ class MixturePlan:
         return [Pools(source=source, unit=self.global_batch, seed=self.seed) for source in self.sources]
 
     @cached_property
+    def _owners(self) -> NDArray[np.int32]:
+        """Source of each pool."""
+        return np.repeat(np.arange(len(self.sources), dtype=np.int32), [len(pools.pools) for pools in self._pools])
+
+    @cached_property
+    def _seeds(self) -> list[int]:
+        return [source.seed for source in self.sources]
+
+    @cached_property
     def _sizes(self) -> Sizes:
         sizes = (p.selected * source.repeats for p, source in zip(self._pools, self.sources, strict=True))
         return Sizes(self.names, tuple(sizes), self.global_batch)
 
     @cached_property
     def _fingerprint(self) -> str:
-        settings = (self.samples_per_epoch, self.global_batch, self.granularity, self.accumulation, self.seed)
+        steps = self.accumulation if depends_on_steps(self.sources, self.weights) else None
+        settings = (self.samples_per_epoch, self.global_batch, self.granularity, steps, self.seed)
         told = ("mixture-1", [source.told() for source in self.sources], self.weights.told(), settings)
         return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
 
@@ -268,7 +311,8 @@ class MixturePlan:
         try:
             found = curves(planned, given, limit=None if limit is None else -(-limit // unit))
         except NobodyLeftError as error:
-            raise ValueError(f"MixturePlan: epoch {epoch}: {error} (units are {self.granularity}es)") from None
+            counted = "global batches" if in_batches else "samples"
+            raise ValueError(f"MixturePlan: epoch {epoch}: {error} (counted in {counted})") from None
         if in_batches:
             return BatchSchedule(curves=found, limit=limit, pools=self._pools, batch=self.global_batch)
         seed = mix_seed(self.seed, epoch, _PLACES)
@@ -291,18 +335,14 @@ class MixturePlan:
 
     def _entries(self, draws: Draws, epoch: int) -> Indices:
         """Entries of draws: those of each pool are consecutive ones of its sequence."""
-        starts = np.cumsum([0, *(len(pools.pools) for pools in self._pools)])
-        which = starts[draws.source] + draws.pool
-        places = np.argsort(which.astype(np.int16 if starts[-1] < 2**15 else np.int64), kind="stable")
-        counts = np.bincount(which, minlength=starts[-1])
-        index, done = np.empty(len(which), np.int64), 0
-        for number in np.flatnonzero(counts).tolist():
-            source = int(np.searchsorted(starts, number, side="right")) - 1
-            own = places[done : done + counts[number]]
-            first = int(draws.ordinal[own[0]])
-            pool = number - int(starts[source])
-            seed = mix_seed(self.seed, epoch, self.sources[source].seed, pool)
-            drawer = self._pools[source].pools[pool].drawer
-            index[own] = drawer.draw(first, first + len(own), seed=seed)
-            done += len(own)
+        count = len(self._owners)
+        places = np.argsort(draws.pool.astype(np.int16 if count < 2**15 else np.int64), kind="stable")
+        index, done = np.empty(len(places), np.int64), 0
+        numbered = [(number, pool) for pools in self._pools for number, pool in enumerate(pools.pools)]
+        drawn = np.bincount(draws.pool, minlength=count)
+        for which in np.flatnonzero(drawn).tolist():
+            (number, pool), first, size = numbered[which], int(draws.first[which]), int(drawn[which])
+            seed = mix_seed(self.seed, epoch, self._seeds[self._owners[which]], number)
+            index[places[done : done + size]] = pool.drawer.draw(first, first + size, seed=seed)
+            done += size
         return index

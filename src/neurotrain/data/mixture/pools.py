@@ -8,9 +8,8 @@ import numpy as np
 
 from neurotrain.data.mixture.buckets import Shape, merged
 from neurotrain.data.mixture.entries import ListedEntries
-from neurotrain.data.mixture.merge import Merge
+from neurotrain.data.mixture.merge import Merge, Merged
 from neurotrain.data.mixture.orders import Drawer
-from neurotrain.data.mixture.permutation import Indices
 from neurotrain.data.mixture.source import SourcePlan
 from neurotrain.data.plan import mix_seed
 
@@ -70,15 +69,11 @@ class Pools:
         counts = [pool.batches for pool in self.pools if pool.batches is not None]
         return sum(counts) if len(counts) == len(self.pools) else None
 
-    def block(self, first: int, last: int) -> tuple[Indices, Indices]:
-        """Pool, and which of its batches, of the source's batches ``[first, last)``."""
+    def block(self, first: int, last: int) -> Merged:
+        """Pools of the source's batches ``[first, last)``, and batches of each before."""
         if self._merge is None:
-            return np.zeros(last - first, np.int64), np.arange(first, last)
+            return Merged(np.zeros(last - first, np.int64), np.array([first]))
         return self._merge.block(first, last)
-
-    def counts(self, batches: int) -> Indices:
-        """Batches of each pool among the source's first ones."""
-        return np.array([batches]) if self._merge is None else self._merge.counts(batches)
 
     def _pool(self, source: SourcePlan, shape: Shape | None, drawer: Drawer) -> Pool:
         if not source.bounded:

@@ -18,15 +18,15 @@ from neurotrain.data.mixture.source import SourcePlan
 class Draws(NamedTuple):
     """A stretch of places.
 
+    Pools are numbered through: those of the first source, then those of the second, and so on.
+
     Attributes:
-        source: int64 ``(N,)``.
-        pool: int64 ``(N,)``: of the source.
-        ordinal: int64 ``(N,)``: which of the pool's draws; those of one pool ascend without gaps.
+        pool: int64 ``(N,)``.
+        first: int64 ``(pools,)``: draws of each pool before the stretch; its draws in there follow one by one.
     """
 
-    source: Indices
     pool: Indices
-    ordinal: Indices
+    first: Indices
 
 
 class Schedule(ABC):
@@ -48,9 +48,16 @@ class Schedule(ABC):
     def block(self, first: int, last: int) -> Draws:
         """The global batches ``[first, last)``; the epoch's last one may be cut short."""
 
-    @abstractmethod
-    def counts(self, batches: int) -> list[Indices]:
-        """Draws of each source's pools in the epoch's first global batches."""
+    def counts(self, batches: int) -> Indices:
+        """Draws of each pool in the epoch's first global batches.
+
+        Args:
+            batches: whole ones, at most as many as the epoch has.
+
+        Returns:
+            int64 ``(pools,)``.
+        """
+        return self.block(batches, batches).first
 
 
 class SampleSchedule(Schedule):
@@ -77,19 +84,9 @@ class SampleSchedule(Schedule):
 
     def block(self, first: int, last: int) -> Draws:
         """The global batches ``[first, last)``."""
-        begin, end = first * self._batch, min(last * self._batch, self.length)
-        merged = self._order.block(begin, end)
-        source = self._shuffled(merged.child, begin)
-        ordinal = np.empty_like(source)
-        # The order counts each source's units; after the shuffle they are handed out by place.
-        ordinal[np.argsort(source.astype(np.int16), kind="stable")] = merged.ordinal[
-            np.argsort(merged.child.astype(np.int16), kind="stable")
-        ]
-        return Draws(source, np.zeros_like(source), ordinal)
-
-    def counts(self, batches: int) -> list[Indices]:
-        """Draws of each source."""
-        return list(self._order.counts(min(batches * self._batch, self.length))[:, None])
+        begin = first * self._batch
+        merged = self._order.block(begin, max(begin, min(last * self._batch, self.length)))
+        return Draws(self._shuffled(merged.child, begin), merged.first)
 
     def _shuffled(self, source: Indices, begin: int) -> Indices:
         if self._sources == 1 or self._batch == 1:
@@ -125,20 +122,15 @@ class BatchSchedule(Schedule):
     def block(self, first: int, last: int) -> Draws:
         """The global batches ``[first, last)``."""
         merged = self._order.block(first, last)
-        pool, ordinal = np.zeros_like(merged.child), np.empty_like(merged.child)
-        for number in np.unique(merged.child).tolist():
-            places = np.flatnonzero(merged.child == number)
-            begin = int(merged.ordinal[places[0]])
-            pool[places], ordinal[places] = self._pools[number].block(begin, begin + len(places))
-        size = min(last * self.unit, self.length) - first * self.unit
-        within = np.arange(size) % self.unit
-        spread = np.repeat(np.stack([merged.child, pool, ordinal * self.unit]), self.unit, axis=1)[:, :size]
-        return Draws(spread[0], spread[1], spread[2] + within)
-
-    def counts(self, batches: int) -> list[Indices]:
-        """Draws of each source's pools; a last batch that is cut short counts whole."""
-        counted = self._order.counts(min(batches, -(-self.length // self.unit))).tolist()
-        return [pools.counts(count) * self.unit for pools, count in zip(self._pools, counted, strict=True)]
+        counts = np.bincount(merged.child, minlength=len(self._pools)).tolist()
+        pool, before, passed = np.empty_like(merged.child), list[Indices](), 0
+        for number, (pools, begun) in enumerate(zip(self._pools, merged.first.tolist(), strict=True)):
+            own = pools.block(begun, begun + counts[number])
+            pool[merged.child == number] = own.child + passed
+            before.append(own.first * self.unit)
+            passed += len(own.first)
+        size = max(0, min(last * self.unit, self.length) - first * self.unit)
+        return Draws(np.repeat(pool, self.unit)[:size], np.concatenate(before))
 
 
 def supplies(sources: Sequence[SourcePlan], pools: Sequence[Pools], *, in_batches: bool) -> list[Supply]:

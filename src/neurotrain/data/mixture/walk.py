@@ -48,13 +48,7 @@ class Walk:
 
     def block(self, first: int, last: int) -> Merged:
         """The places ``[first, last)``."""
-        child = self._child[first:last].astype(np.int64)
-        places = np.argsort(child, kind="stable")
-        counts = np.bincount(child, minlength=self._marks.shape[1])
-        begun = self.counts(first) - (np.cumsum(counts) - counts)
-        ordinal = np.empty(len(child), np.int64)
-        ordinal[places] = np.arange(len(child)) + np.repeat(begun, counts)
-        return Merged(child, ordinal)
+        return Merged(self._child[first:last].astype(np.int64), self.counts(first))
 
     def counts(self, place: int) -> Indices:
         """Units of each stream before a place."""
