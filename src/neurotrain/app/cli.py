@@ -82,26 +82,29 @@ def _parser() -> argparse.ArgumentParser:
     add_cache_commands(commands)
     add_metrics_commands(commands)
     config = commands.add_parser("config", help="configurations in other shapes").add_subparsers(required=True)
-    convert = config.add_parser("convert", help="TOML experiment to YAML, or an experiment to LightningCLI's YAML")
-    convert.add_argument("source", help="FILE.toml, or experiment=NAME")
+    convert = config.add_parser("convert", help="TOML or SimpleTuner's JSON to YAML; experiments to LightningCLI's")
+    convert.add_argument("source", help="FILE.toml, multidatabackend.json, or experiment=NAME")
     convert.add_argument("overrides", nargs="*", help="as on train.py, for experiment=NAME")
     convert.add_argument("-o", "--output", type=Path, help="file to write; standard output where not given")
     convert.add_argument("--run-dir", type=Path, default=Path("runs/cli"), help="trainer.default_root_dir of the file")
+    convert.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="trainer's options, for FILE.json")
     convert.set_defaults(run=_convert)
     return parser
 
 
 def _convert(parsed: argparse.Namespace) -> int:
     from neurotrain.app.compose import compose
-    from neurotrain.app.convert import to_lightning_cli, toml_to_yaml
+    from neurotrain.app.convert import backends_to_yaml, to_lightning_cli, toml_to_yaml
 
     if parsed.source.endswith(".toml"):
         text = toml_to_yaml(Path(parsed.source))
+    elif parsed.source.endswith(".json"):
+        text = backends_to_yaml(Path(parsed.source), parsed.output, parsed.set)
     elif parsed.source.startswith("experiment="):
         config = compose(parsed.source.removeprefix("experiment="), parsed.overrides)
         text = yaml.safe_dump(to_lightning_cli(config, run_dir=parsed.run_dir), sort_keys=False)
     else:
-        raise ValueError(f"source={parsed.source!r}: expected FILE.toml or experiment=NAME")
+        raise ValueError(f"source={parsed.source!r}: expected FILE.toml, FILE.json or experiment=NAME")
     if parsed.output is None:
         sys.stdout.write(text)
     else:

@@ -1,9 +1,10 @@
-"""Other shapes of the same configuration: LightningCLI's YAML, and experiments written in TOML."""
+"""Other shapes of the same configuration: LightningCLI's YAML, experiments in TOML, SimpleTuner's JSON."""
 
 from __future__ import annotations
 
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,33 @@ def toml_to_yaml(source: Path) -> str:
     body: dict[str, Any] = {"defaults": defaults} if defaults else {}
     body |= {"name": source.stem, **values}
     return _GLOBAL + yaml.safe_dump(body, sort_keys=False)
+
+
+def backends_to_yaml(source: Path, output: Path | None, options: Sequence[str]) -> str:
+    """Turn SimpleTuner's ``multidatabackend.json`` into YAML; the report goes to standard error.
+
+    Args:
+        source: the file.
+        output: where the text will stand: below a folder ``experiment`` it is an experiment, else data alone.
+        options: ``key=value`` of the trainer, for variables of the file and keys that it leaves to the trainer.
+
+    Returns:
+        The text.
+
+    Raises:
+        BackendsError: lists everything that is wrong or has no counterpart.
+        ValueError: if an option is not ``key=value``.
+    """
+    from neurotrain.app.simpletuner import convert_file
+
+    pairs = [option.partition("=") for option in options]
+    if wrong := [key for key, separator, _ in pairs if not separator or not key]:
+        raise ValueError(f"--set {wrong[0]}: expected KEY=VALUE")
+    text, conversion = convert_file(
+        source,
+        name=(output or source).stem,
+        experiment=output is not None and output.parent.name == "experiment",
+        options={key: value for key, _, value in pairs},
+    )
+    sys.stderr.write(f"{conversion}\n")
+    return text

@@ -10,6 +10,9 @@ import torch
 
 from neurotrain.batch import LatentSample
 from neurotrain.data.cached.decoder import CachedDecoder
+from neurotrain.data.cached.picture import CroppedPicture
+from neurotrain.data.members import shape_buckets
+from neurotrain.data.mixture import Buckets
 from neurotrain.data.parts import SourcePart, Step
 from neurotrain.data.source_modules import SourceDataModule
 from neurotrain.data.sources import RawSample, Source
@@ -69,6 +72,16 @@ class CachedDataModule(SourceDataModule):
     ``neurotrain cache build NAME`` fills the caches before training; see
     :class:`~neurotrain.data.cached.decoder.CachedDecoder` for what happens where something is missing.
     """
+
+    def buckets(self) -> Buckets | None:
+        """By the targets of a preparation that keeps aspects; needs widths and heights in the index."""
+        latents = self._decoder.latents if isinstance(self._decoder, CachedDecoder) else None
+        if latents is None or not isinstance(latents.prepare, CroppedPicture):
+            return None
+        preparation = latents.prepare.preparation
+        if preparation.aspect == "square":
+            return None
+        return shape_buckets(self.training().parts[0].table(), preparation.target, name=self.title)
 
     def _part(self, source: Source, rows: Any) -> CachedPart:  # noqa: ANN401 - of split_rows
         if not isinstance(self._decoder, CachedDecoder):

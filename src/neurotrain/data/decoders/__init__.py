@@ -1,5 +1,6 @@
 """From the raw fields of a source to typed samples."""
 
+from neurotrain.data.decoders.area import AreaPreparation
 from neurotrain.data.decoders.arrays import ArrayDecoder, decode_npy, decode_safetensors
 from neurotrain.data.decoders.base import MAX_PIXELS, Decoder
 from neurotrain.data.decoders.image import ClassificationDecoder, ImageDecoder, ImageTextDecoder
@@ -11,6 +12,7 @@ from neurotrain.data.decoders.video import VideoDecoder, VideoPreparation
 
 __all__ = [
     "MAX_PIXELS",
+    "AreaPreparation",
     "ArrayDecoder",
     "ClassificationDecoder",
     "Decoder",
