@@ -1,5 +1,6 @@
 """Inference over any network: whole images, sliding windows, test-time augmentation, clean-up of masks."""
 
+from neurotrain.inference.grad_cam import grad_cam
 from neurotrain.inference.inferer import FullImage, Inferer, Predictor, SlidingWindow
 from neurotrain.inference.postprocess import (
     closing,
@@ -19,6 +20,7 @@ __all__ = [
     "TestTimeAugmentation",
     "closing",
     "fill_holes",
+    "grad_cam",
     "largest_component",
     "opening",
     "remove_small_components",
