@@ -40,9 +40,13 @@ from loading_peers import (
     webdataset_loader,
 )
 
+from neurotrain.data import LocalDataModule, MixtureDataModule
+from neurotrain.data.decoders import ImageDecoder
 from neurotrain.data.engine import BatchRequest, Quarantine
 from neurotrain.data.loader import PlannedLoader
 from neurotrain.data.mixture import Explicit, MixturePlan, SourcePlan
+from neurotrain.data.sources import FolderSource
+from neurotrain.storage import LocalStorage
 
 WARM_UP = 10
 ENTRIES = 1_000_000
@@ -88,6 +92,34 @@ def ours(photos: Photos) -> Iterator[Any]:
             loader.close()
 
 
+def ours_from_folders(photos: Photos) -> Iterator[Any]:
+    """Our data modules as a configuration makes them: index, storage with etags, decoder, mixture."""
+    members = {
+        name: LocalDataModule(
+            train=FolderSource(name=name, storage=LocalStorage(root=photos.root / "jpeg" / name)),
+            decoder=ImageDecoder(),
+        )
+        for name in NAMES
+    }
+    module = MixtureDataModule(
+        sources=members,
+        weights=Explicit(weights=dict(zip(NAMES, WEIGHTS, strict=True))),
+        batch_size=BATCH,
+        num_workers=WORKERS,
+        samples_per_epoch=len(photos.all),
+        quarantine=Quarantine(),
+    )
+    loader = module.train_dataloader().loader
+    try:
+        epoch = 0
+        while True:
+            loader.set_epoch(epoch)
+            yield from loader
+            epoch += 1
+    finally:
+        loader.close()
+
+
 def time_per_sample(make: Callable[[], Iterator[Any]], *, batches: int) -> float:
     """Microseconds a sample in steady state: workers are started and warmed up before."""
     with closing(make()) as stream:  # pyright: ignore[reportArgumentType] - generators can be closed
@@ -106,13 +138,17 @@ def limit(photos: Photos, decoder: str, repeats: int) -> float:
     """Microseconds a photo when as many processes as there are workers do nothing but decode."""
     context = multiprocessing.get_context("fork")
     parts = [photos.all[number::WORKERS] for number in range(WORKERS)]
-    processes = [context.Process(target=decode_alone, args=(part, decoder, repeats)) for part in parts]
-    started = time.perf_counter()
+    all_of_us = context.Barrier(WORKERS + 1)
+    processes = [context.Process(target=decode_alone, args=(part, decoder, repeats, all_of_us)) for part in parts]
     for process in processes:
         process.start()
+    all_of_us.wait()
+    started = time.perf_counter()
+    all_of_us.wait()
+    passed = time.perf_counter() - started
     for process in processes:
         process.join()
-    return (time.perf_counter() - started) / (len(photos.all) * repeats) * US
+    return passed / (len(photos.all) * repeats) * US
 
 
 def _plan(sizes: tuple[int, ...], samples: int) -> MixturePlan:
@@ -230,6 +266,7 @@ def benchmark(options: Options) -> Iterator[Result]:
         repeats = max(1, batches * BATCH // len(photos.all))
         candidates: dict[str, Callable[[], float]] = {
             "ours": lambda: time_per_sample(lambda: ours(photos), batches=batches),
+            "folders": lambda: time_per_sample(lambda: ours_from_folders(photos), batches=batches),
             "limit": lambda: limit(photos, "simplejpeg", repeats),
             "limit, PIL": lambda: limit(photos, "PIL", repeats),
         }
@@ -258,6 +295,15 @@ def _compared(measured: dict[str, float], installed: dict[str, Any]) -> Iterator
             continue
         peer_name = f"{told}, {US / measured[name]:,.0f} a second"
         yield Result(name=f"against {name}", ours=mine, peer=measured[name], peer_name=peer_name, unit=unit, goal=goal)
+    if "DataLoader, PIL" in measured:
+        yield Result(
+            name="FolderSource and ImageDecoder, as configured",
+            ours=measured["folders"],
+            peer=measured["DataLoader, PIL"],
+            peer_name="plain DataLoader, PIL",
+            unit=unit,
+            goal=1.0,
+        )
     yield left_out(name="against MosaicML", ours=mine, peer_name="Streaming, own environment", unit=unit, goal=1.0)
 
 
