@@ -180,3 +180,18 @@ def test_a_flat_folder_of_ones_own_trains_and_says_that_nothing_was_tested(tmp_p
     assert not any(name.startswith("test/") for name in run.metrics)
     assert "no labelled test split" in (run.directory / "log.txt").read_text()
     assert json.loads((run.directory / "summary.json").read_text())["synthetic"] is False
+
+
+def test_further_metrics_are_logged_beside_the_tasks_own(data: Path, tmp_path: Path) -> None:
+    more = ["+model/metrics@model.metrics.again=_Sensitivity", "+model/metrics@model.metrics.hd95=_HausdorffDistance"]
+    run = _run(data, tmp_path / "run", *more, "model.metrics.hd95.percentile=95", "trainer.max_epochs=1")
+    assert run.metrics["test/again"] == pytest.approx(run.metrics["test/sensitivity"], abs=1e-6)
+    assert run.metrics["val/hd95"] > 0
+    with pytest.raises(ConfigurationError, match="metrics.again has mode='multiclass' and num_classes=3, the task"):
+        _run(
+            data,
+            tmp_path / "other",
+            more[0],
+            "model.metrics.again.mode=multiclass",
+            "model.metrics.again.num_classes=3",
+        )
