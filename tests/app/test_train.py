@@ -186,8 +186,8 @@ def test_further_metrics_are_logged_beside_the_tasks_own(data: Path, tmp_path: P
     more = ["+model/metrics@model.metrics.again=_Sensitivity", "+model/metrics@model.metrics.hd95=_HausdorffDistance"]
     run = _run(data, tmp_path / "run", *more, "model.metrics.hd95.percentile=95", "trainer.max_epochs=1")
     assert run.metrics["test/again"] == pytest.approx(run.metrics["test/sensitivity"], abs=1e-6)
-    assert run.metrics["val/hd95"] > 0
-    with pytest.raises(ConfigurationError, match="metrics.again has mode='multiclass' and num_classes=3, the task"):
+    assert run.metrics["test/hd95"] > 0
+    with pytest.raises(ConfigurationError, match=r"metrics\.again has mode='multiclass' and num_classes=3, the task"):
         _run(
             data,
             tmp_path / "other",
