@@ -193,6 +193,12 @@ FAMILIES = (
         partial=True,
         without=("params",),
     ),
+    Family(
+        name="telemetry",
+        group="callbacks/metric",
+        module="neurotrain.callbacks",
+        base="neurotrain.callbacks.LoaderMetric",
+    ),
     Family(name="callbacks", group="callbacks", module="neurotrain.callbacks", base="lightning.Callback"),
     Family(
         name="lightning_callbacks",

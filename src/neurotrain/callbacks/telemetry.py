@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from neurotrain.callbacks.loader_metrics import LoaderMetric
 from neurotrain.data import PlannedLoader
 
 
@@ -15,16 +16,17 @@ class LoaderTelemetry(Callback):
     """Logs ``data/...`` of the training loader to the loggers, on rank 0.
 
     ``data/share/<source>`` and ``data/target/<source>`` in a mixture; ``data/wait_share`` of the time that the training
-    waited for batches, ``data/queue_depth`` of batches that were ready, ``data/retried`` reads, ``data/replaced`` samples,
-    ``data/rss_bytes`` of this process and its workers, ``data/<counter>`` of the sources, such as hits of a cache.
-    The loader counts anyway: a value costs its logging.
+    waited for batches, ``data/queue_depth`` of batches that were ready, ``data/retried`` reads, ``data/replaced``
+    samples, ``data/rss_bytes`` of this process and its workers, ``data/<counter>`` of the sources, such as hits of a
+    cache. The loader counts anyway: a value costs its logging.
     """
 
-    def __init__(self, *, every_n_steps: int = 50) -> None:
-        """Set how often to log.
+    def __init__(self, *, every_n_steps: int = 50, metrics: Mapping[str, LoaderMetric] | None = None) -> None:
+        """Set how often to log, and what else.
 
         Args:
             every_n_steps: batches between values.
+            metrics: further values by name, logged as ``data/<name>/<value>``.
 
         Raises:
             ValueError: if it is below 1.
@@ -32,6 +34,7 @@ class LoaderTelemetry(Callback):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps}: expected 1 or more")
         self.every_n_steps = every_n_steps
+        self.metrics = dict(metrics or {})
 
     def on_train_batch_end(
         self,
@@ -46,7 +49,9 @@ class LoaderTelemetry(Callback):
             return
         step = trainer.fit_loop.epoch_loop._batches_that_stepped  # pyright: ignore[reportPrivateUsage]
         for loader in training_loaders(trainer):
-            values = {f"data/{name}": value for name, value in flattened(loader.telemetry())}
+            told = loader.telemetry()
+            more = {name: metric.values(told, loader=loader) for name, metric in self.metrics.items()}
+            values = {f"data/{name}": value for name, value in flattened({**told, **more})}
             for logger in trainer.loggers:
                 logger.log_metrics({**values, "epoch": float(trainer.current_epoch)}, step=step)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -152,6 +153,7 @@ class PlannedLoader(Iterable[Any]):
         self._kept: WorkerPool | None = None
         self._running: weakref.ref[WorkerPool] | None = None
         self._records = Records()
+        self.worker_seconds = 0.0  # that starting them has taken
 
     @property
     def batch_sampler(self) -> PlannedBatches:
@@ -228,6 +230,10 @@ class PlannedLoader(Iterable[Any]):
         """
         return self._records.statistics.as_dict()
 
+    def counters(self) -> dict[str, int]:
+        """What the source counted, such as hits of a cache, workers' counts included."""
+        return self._records.counters
+
     def bad_samples(self) -> tuple[BadSample, ...]:
         """What this process found to be bad, in the order of the plan."""
         return tuple(self._records.bad)
@@ -296,6 +302,7 @@ class PlannedLoader(Iterable[Any]):
     def _pool(self) -> WorkerPool:
         if self._kept is not None and not self._kept.closed:
             return self._kept
+        started = time.perf_counter()
         pool = WorkerPool(
             maker=self._maker,
             workers=self._workers,
@@ -303,6 +310,7 @@ class PlannedLoader(Iterable[Any]):
             rows=self._batches.batch_size,
             start_method=self._start_method,
         )
+        self.worker_seconds += time.perf_counter() - started
         self._running = weakref.ref(pool)
         self._kept = pool if self._persistent else None
         self._records.workers_began()

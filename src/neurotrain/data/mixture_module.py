@@ -12,6 +12,7 @@ from neurotrain.data.members import Membership
 from neurotrain.data.mixture import MixturePlan, SizeProportional, Weights
 from neurotrain.data.mixture.plan import Granularity
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule
+from neurotrain.data.report import staged
 from neurotrain.data.weighted import WeightedCombinedLoader
 
 _LISTED = 5
@@ -79,6 +80,7 @@ class MixtureDataModule(PlannedDataModule):
         """Names of all sources."""
         return "+".join(self._members)
 
+    @staged("index")
     def setup(self, stage: str) -> None:
         """Set up every member for a stage.
 

@@ -18,6 +18,7 @@ from neurotrain.data.parts import DatasetPart, check_kept
 from neurotrain.data.plan import EpochPlan
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
 from neurotrain.data.prediction import Placement, find_images, laid_back, placement
+from neurotrain.data.report import staged
 from neurotrain.data.transforms import Transform
 
 Split = Literal["train", "validation", "test", "predict"]
@@ -125,6 +126,7 @@ class SegmentationDataModule(PlannedDataModule):
         """Where records come from."""
         return self._dataset
 
+    @staged("index")
     def setup(self, stage: str) -> None:
         """Find and check the files of a stage; those of another stage may be absent.
 

@@ -20,6 +20,7 @@ from neurotrain.data.loader import PlannedLoader, StartMethod
 from neurotrain.data.mixture import Buckets
 from neurotrain.data.parts import Part, PartSamples, Step
 from neurotrain.data.plan import Plan, PlanBlock
+from neurotrain.data.report import Stages
 
 EvaluationSplit = Literal["validation", "test", "predict"]
 """What is read in order and once."""
@@ -107,6 +108,7 @@ class PlannedDataModule(LightningDataModule, ABC):
         self._start_method: StartMethod = start_method
         self._quarantine = quarantine
         self._loaders: WeakSet[PlannedLoader] = WeakSet()
+        self.stages = Stages()
         self._trained: PlannedLoader | None = None  # kept for its counts: Lightning lets go of it
 
     @property
@@ -243,9 +245,10 @@ class PlannedDataModule(LightningDataModule, ABC):
     def _loader(self, chosen: Chosen, plan: Plan, *, train: bool) -> PlannedLoader:
         quarantine = self._quarantine if train else None
         if self._num_workers:
-            for part in chosen.parts:
-                # Before workers are forked: they share what is there and keep nothing.
-                part.fill(strict=quarantine is None)
+            with self.stages.measured("memory"):
+                for part in chosen.parts:
+                    # Before workers are forked: they share what is there and keep nothing.
+                    part.fill(strict=quarantine is None)
         trainer = self.trainer
         loader = PlannedLoader(
             dataset=PartSamples(parts=chosen.parts, transforms=chosen.transforms, seed=self._seed),
@@ -260,6 +263,7 @@ class PlannedDataModule(LightningDataModule, ABC):
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             quarantine=quarantine,
             ledger=None if quarantine is None or trainer is None else Path(trainer.default_root_dir),
+            sources=tuple(part.name for part in chosen.parts),
         )
         self._loaders.add(loader)
         if train:

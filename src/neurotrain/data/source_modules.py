@@ -14,6 +14,7 @@ from neurotrain.data.mixture import Buckets, MixturePlan
 from neurotrain.data.parts import Part, SourcePart, Step, check_kept, split_rows
 from neurotrain.data.plan import EpochPlan, Plan
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
+from neurotrain.data.report import staged
 from neurotrain.data.sources import (
     FolderSource,
     HuggingFaceSource,
@@ -123,6 +124,7 @@ class SourceDataModule(PlannedDataModule):
         """What is trained on, held-out entries included."""
         return self._train
 
+    @staged("index")
     def setup(self, stage: str) -> None:
         """Find or build the indexes of a stage's sources; those of another stage may be absent.
 

@@ -79,6 +79,11 @@ class Records:
         """Share of each source in what was handed out to all ranks in this epoch."""
         return (self._shares / max(int(self._shares.sum()), 1)).tolist()
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """Totals of the source by name, over this process and its workers."""
+        return totals([self._counted_before, *self._counters.values()])
+
     def begin(self, epoch: int, start: int) -> None:
         """A pass begins."""
         if epoch != self._epoch or not start:
@@ -119,7 +124,7 @@ class Records:
             "queue_depth": queued / max(batches, 1),
             "retried": self.statistics.retried,
             "replaced": self.statistics.replaced,
-            "counters": totals([self._counted_before, *self._counters.values()]),
+            "counters": self.counters,
         }
 
     def state_dict(self) -> dict[str, Any]:
