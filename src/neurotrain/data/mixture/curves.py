@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -51,12 +51,14 @@ class Curves:
         targets: float64 ``(sources, K + 1)``.
         ended: source -> time at which its target reached what it has.
         exhausted: whether the epoch is over because sources have ended, and not by its limit.
+        live: bool ``(sources,)``: not ended at the last knot.
     """
 
     time: Floats
     targets: Floats
     ended: dict[int, float]
     exhausted: bool
+    live: NDArray[np.bool_]
 
 
 class NobodyLeftError(ValueError):
@@ -136,7 +138,7 @@ class _Walk:
         """The targets, with the end as it was decided."""
         assert self._over is not None, "the last stretch is endless"
         beyond = self._curves()
-        return Curves(time=beyond.time, targets=beyond.targets, ended=self._over.ended, exhausted=self._over.exhausted)
+        return replace(beyond, ended=self._over.ended, exhausted=self._over.exhausted)
 
     def _exhausted(self) -> bool:
         ended = set(self._ended)
@@ -158,4 +160,5 @@ class _Walk:
             targets=np.stack(self._reached, axis=1),
             ended=dict(self._ended),
             exhausted=self._exhausted(),
+            live=self._present > 0,
         )

@@ -7,18 +7,23 @@ stream by its share in the group only. Of some groupings the one with the smalle
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurotrain.data.mixture.curves import Curves
 from neurotrain.data.mixture.merge import Floats, Indices, Merge, Merged
 from neurotrain.data.mixture.walk import Walk
 
 _FINELY = 64  # knots up to which a bound looks at each piece of the curves
-_MOST = 60  # groupings that are tried
+_ALL_GROUPINGS = 4  # streams up to which all groupings are tried: 26 for four, 236 for five
+_MOST = 30  # groupings that are tried of more streams
+
+Flags = NDArray[np.bool_]
 
 Group = int | tuple["Group", ...]
 """A stream, or streams that are merged by themselves first."""
@@ -63,10 +68,10 @@ def ordered(curves: Curves, *, limit: int | None, allowed: float) -> Ordered:
         Order and bounds.
     """
     time, targets = curves.time, curves.targets
-    best = min(_candidates(time, targets, allowed), key=lambda found: found[1].max())
+    best = min(_candidates(curves, allowed), key=lambda found: found[1].max())
     order: Order
-    if best[1].max() <= max(allowed, 1.0):
-        order, bound = Tree(time=time, targets=targets, group=best[0]), best[1]
+    if best[1].max() <= _enough(allowed):
+        order, bound = Tree(time=time, targets=targets, live=curves.live, group=best[0]), best[1]
     else:
         most = int(time[-1] + 1e-6)
         order = Walk(time=time, targets=targets, length=most if limit is None else min(limit, most))
@@ -97,15 +102,16 @@ class Tree:
     Args:
         time: float64 ``(K + 1,)``: knots.
         targets: float64 ``(C, K + 1)``.
+        live: bool ``(C,)``: streams that go on behind the last knot.
         group: of all streams.
     """
 
-    def __init__(self, *, time: Floats, targets: Floats, group: Group) -> None:
+    def __init__(self, *, time: Floats, targets: Floats, live: Flags, group: Group) -> None:
         self._streams = len(targets)
         self._members = group if isinstance(group, tuple) else (group,)
         sums = np.stack([targets[_streams(member)].sum(axis=0) for member in self._members])
         self._merge = Merge(time=time, targets=sums)
-        self._inner = [_inner(targets, member) for member in self._members]
+        self._inner = [_inner(targets, live, member) for member in self._members]
         self._flat = self._members == tuple(range(self._streams))
 
     def block(self, first: int, last: int) -> Merged:
@@ -132,42 +138,81 @@ class Tree:
         return self.block(place, place).first
 
 
-def _inner(targets: Floats, member: Group) -> Tree | None:
+def _inner(targets: Floats, live: Flags, member: Group) -> Tree | None:
     if isinstance(member, int):
         return None
-    time, targets = _own_curves(targets, member)
-    return Tree(time=time, targets=targets, group=member)
+    time, targets = _own_curves(targets, live, member)
+    return Tree(time=time, targets=targets, live=live, group=member)
 
 
-def _own_curves(targets: Floats, group: Group) -> tuple[Floats, Floats]:
+def _own_curves(targets: Floats, live: Flags, group: Group) -> tuple[Floats, Floats]:
     """Targets of a group's streams over the group's own count.
 
-    The group counts by rounding its sum, so it may ask for one unit more than its streams have due in the end: what is
-    begun is completed behind the last knot.
+    The group counts by rounding its sum, so it may ask for a unit more than its streams have due in the end: those that
+    go on do so behind the last knot; where none does, what is begun is completed.
     """
     members = _streams(group)
-    rest = np.zeros((len(targets), 1))
-    rest[members, 0] = np.ceil(targets[members, -1] - 1e-6) - targets[members, -1]
-    if (rest > 1e-6).any():
-        targets = np.concatenate([targets, targets[:, -1:] + np.maximum(rest, 0)], axis=1)
+    last = np.where(live, targets[:, -1] - targets[:, -2], 0.0)
+    beyond = np.zeros(len(targets))
+    if last[members].any():
+        beyond = targets[:, -1] + last * ((len(members) + 3) / last[members].sum())
+        straight = not (~live & (targets[:, -1] > targets[:, -2]))[members].any()
+        targets = np.column_stack([targets[:, :-1] if straight else targets, beyond])
+    else:
+        beyond[members] = np.ceil(targets[members, -1] - 1e-6) - targets[members, -1]
+        if (beyond > 1e-6).any():
+            targets = np.column_stack([targets, targets[:, -1] + np.maximum(beyond, 0)])
     return targets[members].sum(axis=0), targets
 
 
-def _candidates(time: Floats, targets: Floats, allowed: float) -> Iterator[tuple[Group, Floats]]:
+def _candidates(curves: Curves, allowed: float) -> Iterator[tuple[Group, Floats]]:
     """Groupings with their bounds, until one is good enough."""
-    streams = len(targets)
-    by_size = np.argsort(-targets[:, -1], kind="stable").tolist()
-    groups: list[Group] = [tuple(range(streams))]
-    for peeled in range(streams - 1):
-        for joined in range(streams - peeled - 1):
-            if len(groups) < _MOST and (peeled, joined) != (0, 0):
-                groups.append(_grouping(by_size, targets[:, -1], peeled, joined))
+    time, targets, streams = curves.time, curves.targets, len(curves.targets)
+    if streams <= _ALL_GROUPINGS:
+        groups: Iterable[Group] = _trees(tuple(range(streams)))
+    else:
+        groups = itertools.islice(_likely(targets[:, -1]), _MOST)
     for group in groups:
         found = np.zeros(streams)
-        _bounds(group, time, targets, 0.0, found)
+        _bounds(group, time, targets, curves.live, 0.0, found)
         yield group, found
-        if found.max() <= max(allowed, 1.0):
+        if found.max() <= _enough(allowed):
             return
+
+
+def _enough(allowed: float) -> float:
+    """The bound that is good enough; a walk is no better than 1, and 1 may come out rounded."""
+    return max(allowed, 1.0) + 1e-9
+
+
+def _trees(streams: tuple[int, ...]) -> Iterator[Group]:
+    """All groupings, the flat one first."""
+    if len(streams) == 1:
+        yield streams[0]
+        return
+    for parts in sorted(_partitions(streams), key=len, reverse=True):
+        if len(parts) > 1:
+            yield from itertools.product(*(tuple(_trees(part)) for part in parts))
+
+
+def _partitions(streams: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
+    if len(streams) == 1:
+        yield [streams]
+        return
+    for parts in _partitions(streams[1:]):
+        yield [streams[:1], *parts]
+        for number, part in enumerate(parts):
+            yield [*parts[:number], (streams[0], *part), *parts[number + 1 :]]
+
+
+def _likely(sizes: Floats) -> Iterator[Group]:
+    """The flat grouping, then those with some large streams taken out and some small ones paired."""
+    by_size = np.argsort(-sizes, kind="stable").tolist()
+    yield tuple(range(len(sizes)))
+    for peeled in range(len(sizes) - 1):
+        for joined in range(len(sizes) - peeled - 1):
+            if (peeled, joined) != (0, 0):
+                yield _grouping(by_size, sizes, peeled, joined)
 
 
 def _grouping(by_size: list[int], sizes: Floats, peeled: int, joined: int) -> Group:
@@ -183,13 +228,13 @@ def _grouping(by_size: list[int], sizes: Floats, peeled: int, joined: int) -> Gr
     return group
 
 
-def _bounds(group: Group, time: Floats, targets: Floats, off: float, found: Floats) -> None:
+def _bounds(group: Group, time: Floats, targets: Floats, live: Flags, off: float, found: Floats) -> None:
     """Bound of each stream of a group whose own count is ``off``, into ``found``."""
     if isinstance(group, int):
         found[group] = off
         return
     if len(group) == 1:
-        _bounds(group[0], time, targets, off, found)
+        _bounds(group[0], time, targets, live, off, found)
         return
     sums = np.stack([targets[_streams(member)].sum(axis=0) for member in group])
     moved = np.concatenate([[True], np.diff(time) > 0])  # the group's own time may stand still
@@ -199,8 +244,8 @@ def _bounds(group: Group, time: Floats, targets: Floats, off: float, found: Floa
     slopes = np.diff(sums, axis=1) / np.diff(time)
     errors = merge_bound(time, sums, slopes)
     for number, member in enumerate(group):
-        inner_time, inner = _own_curves(targets, member)
-        _bounds(member, inner_time, inner, float(errors[number] + slopes[number].max() * off), found)
+        inner_time, inner = _own_curves(targets, live, member)
+        _bounds(member, inner_time, inner, live, float(errors[number] + slopes[number].max() * off), found)
 
 
 def merge_bound(time: Floats, targets: Floats, slopes: Floats) -> Floats:

@@ -42,7 +42,8 @@ class MixturePlan:
     **World size.** World size and workers are no arguments: the order belongs to the global batch.
 
     **Cost.** A block costs the same wherever it lies. What an epoch's schedule needs (when sources end, how weights
-    move) is computed once, at its first block, in time that does not depend on the number of samples.
+    move) is computed once, at its first block, in time that does not depend on the number of samples; only where many
+    sources, with whole batches or very small ones, leave no bound proven, are the epoch's units walked through once.
 
     **Exempt** from all this is a source with a ``PrioritySampler``: its share is planned, its entries are not.
 
