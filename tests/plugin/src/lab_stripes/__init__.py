@@ -1,0 +1,1 @@
+"""Striped pictures with their masks, for neurotrain."""
