@@ -87,6 +87,18 @@ def described(
     return found
 
 
+def targeted(schedule: Schedule, positions: int) -> list[float]:
+    """Share that each source should have of the first positions.
+
+    Args:
+        schedule: of the epoch.
+        positions: how many; at least 1.
+    """
+    curves = schedule.curves
+    due = np.array([np.interp(positions / schedule.unit, curves.time, target) for target in curves.targets])
+    return (due / due.sum()).tolist()
+
+
 def reported(
     schedule: Schedule, sources: Sequence[SourcePlan], pools: Sequence[Pools], *, batch: int
 ) -> dict[str, dict[str, Any]]:

@@ -65,6 +65,7 @@ class Merge:
         steps = np.diff(targets, axis=1)
         # Where nothing is due no unit looks its time up, so the value of the slope does not matter there.
         self._slopes = np.diff(time) / np.where(steps > 0, steps, 1.0)
+        self._offsets = time[:-1] - targets[:, :-1] * self._slopes
         self._counts = np.floor(targets[:, -1] + 0.5).astype(np.int64)
         self._slack = len(targets) / 2 + 2
         self._end = max(float(time[-1]), 1e-9)
@@ -123,8 +124,13 @@ class Merge:
     def _due(self, child: int, first: int, last: int) -> Floats:
         """Due times of some units; a function of each unit alone, so that no slicing can change the order."""
         target = np.arange(first, last) + 0.5
-        if len(self._time) == 2:
-            return target * self._slopes[child, 0]
+        slopes, offsets = self._slopes[child], self._offsets[child]
+        if len(slopes) == 1 or first == last:
+            return target * slopes[0] + offsets[0]
         knots = self._targets[child]
-        piece = np.clip(np.searchsorted(knots, target, side="right") - 1, 0, len(knots) - 2)
-        return self._time[piece] + (target - knots[piece]) * self._slopes[child, piece]
+        begin, end = np.clip(np.searchsorted(knots, target[[0, -1]], side="right") - 1, 0, len(slopes) - 1).tolist()
+        bends = np.searchsorted(target, knots[begin + 1 : end + 1])
+        counts = np.diff(bends, prepend=0, append=len(target))
+        pieces = slice(begin, end + 1)
+        due = target * np.repeat(slopes[pieces], counts) + np.repeat(offsets[pieces], counts)
+        return due.astype(np.float64, copy=False)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neurotrain.data.mixture.accounts import described, reported
+from neurotrain.data.mixture.accounts import described, reported, targeted
 from neurotrain.data.mixture.buckets import Shape
 from neurotrain.data.mixture.checks import nearest, refuse
 from neurotrain.data.mixture.curves import NobodyLeftError, curves
@@ -55,6 +55,8 @@ class MixturePlan:
         global_batch: samples of one step, over all ranks.
         granularity: what has a source: each sample or each global batch.
         accumulation: global batches of one optimizer step. The last, partial batch of an epoch counts for no step.
+        batches_per_epoch: global batches after which training leaves an epoch (an int), or their share of all (a
+            float); None: none are left out. It decides at which optimizer step an epoch begins, nothing else.
         seed: of all orders.
 
     Raises:
@@ -73,6 +75,7 @@ class MixturePlan:
     global_batch: int
     granularity: Granularity = "sample"
     accumulation: int = 1
+    batches_per_epoch: int | float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -142,7 +145,7 @@ class MixturePlan:
         """Optimizer step at which an epoch begins."""
         begins: list[int] = self.__dict__["_begins"]
         while len(begins) <= epoch:
-            batches = self.length(len(begins) - 1) // self.global_batch
+            batches = self._trained(self.length(len(begins) - 1) // self.global_batch)
             begins.append(begins[-1] + -(-batches // self.accumulation))
         return begins[epoch]
 
@@ -179,6 +182,18 @@ class MixturePlan:
             Counts by source.
         """
         return reported(self.schedule(epoch), self.sources, self._pools, batch=self.global_batch)
+
+    def targets(self, epoch: int, positions: int) -> list[float]:
+        """Share that each source should have of the first positions of an epoch.
+
+        Args:
+            epoch: from 0.
+            positions: at least 1.
+
+        Returns:
+            In the order of the sources; they sum to 1.
+        """
+        return targeted(self.schedule(epoch), positions)
 
     def schedule(self, epoch: int) -> Schedule:
         """One epoch, ready to be asked.
@@ -290,7 +305,9 @@ class MixturePlan:
 
     @cached_property
     def _fingerprint(self) -> str:
-        steps = self.accumulation if depends_on_steps(self.sources, self.weights) else None
+        steps: Any = self.accumulation if depends_on_steps(self.sources, self.weights) else None
+        if steps is not None and self.batches_per_epoch is not None:
+            steps = (steps, self.batches_per_epoch)
         settings = (self.samples_per_epoch, self.global_batch, self.granularity, steps, self.seed)
         told = ("mixture-1", [source.told() for source in self.sources], self.weights.told(), settings)
         return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
@@ -318,6 +335,11 @@ class MixturePlan:
             return BatchSchedule(curves=found, limit=limit, pools=self._pools, batch=self.global_batch)
         seed = mix_seed(self.seed, epoch, _PLACES)
         return SampleSchedule(curves=found, limit=limit, batch=self.global_batch, seed=seed)
+
+    def _trained(self, batches: int) -> int:
+        """How many global batches of an epoch are trained on; counted as Lightning does."""
+        limit = batches if self.batches_per_epoch is None else self.batches_per_epoch
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
     def _limit(self, epoch: int) -> int | None:
         present = [source for source in self.sources if source.takes_part(epoch)]
