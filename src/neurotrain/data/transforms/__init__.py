@@ -2,7 +2,7 @@
 
 from neurotrain.data.transforms.base import Compose, Identity, Transform
 from neurotrain.data.transforms.geometry import CentreCrop, PadToMultiple, RandomFlip, RandomRotate90, Resize
-from neurotrain.data.transforms.image import ImageCrop, ImageFlip, ImageRandAugment, ImageToFloat
+from neurotrain.data.transforms.image import ImageAffine, ImageCrop, ImageFlip, ImageRandAugment, ImageToFloat
 from neurotrain.data.transforms.intensity import Normalize, NormalizeInside, RandomBlur, RandomColor, RandomNoise
 from neurotrain.data.transforms.patch import RandomPatch
 
@@ -10,6 +10,7 @@ __all__ = [
     "CentreCrop",
     "Compose",
     "Identity",
+    "ImageAffine",
     "ImageCrop",
     "ImageFlip",
     "ImageRandAugment",

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import torch
-from typing_extensions import TypeVar
 
-from neurotrain.batch import SegmentationSample
-
-SampleT = TypeVar("SampleT", bound=Mapping[str, Any], default=SegmentationSample)
+SampleT = TypeVar("SampleT", bound=Mapping[str, Any])
 """What a transform maps; joint transforms of image, labels and validity mask are the rule."""
 
 
@@ -72,7 +69,8 @@ class Compose(Transform[SampleT], Generic[SampleT]):
         True
     """
 
-    def __init__(self, *, steps: Mapping[str, Transform[SampleT]]) -> None:
+    # Not Transform[SampleT]: LightningCLI's parser finds no arguments of what stands for a subscripted class.
+    def __init__(self, *, steps: Mapping[str, Transform]) -> None:
         if not steps:
             raise ValueError("steps={}: needs at least one transform; Identity changes nothing")
         self.steps = dict(steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from typing import Literal
 
@@ -76,6 +77,40 @@ class ImageFlip(_ImageTransform):
     def __call__(self, sample: ImageSample, generator: torch.Generator) -> ImageSample:
         """Mirror."""
         return {**sample, "image": sample["image"].flip(-1)} if happens(self._probability, generator) else sample
+
+
+class ImageAffine(_ImageTransform):
+    """Turns, scales and shears the image about its centre; bilinear, black where nothing is known.
+
+    Args:
+        degrees: greatest turn to either side.
+        scale: greatest change of size to either side, as the logarithm of the factor.
+        shear: greatest shear to either side, in widths for a height.
+
+    Raises:
+        ValueError: if a number is negative, or all are 0.
+
+    Reference:
+        Simard et al., 2003, "Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis".
+    """
+
+    def __init__(self, *, degrees: float = 10.0, scale: float = 0.1, shear: float = 0.1) -> None:
+        if min(degrees, scale, shear) < 0 or degrees == scale == shear == 0:
+            raise ValueError(f"degrees={degrees}, scale={scale}, shear={shear}: need at least 0, and one of them more")
+        self._most = torch.tensor([math.radians(degrees), scale, shear])
+
+    def __call__(self, sample: ImageSample, generator: torch.Generator) -> ImageSample:
+        """Turn, scale and shear."""
+        angle, size, shear = (self._most * (2 * torch.rand(3, generator=generator) - 1)).tolist()
+        image = sample["image"]
+        height, width = image.shape[-2:]
+        # From a place in the result to one in the image, in units of half its extent along each axis.
+        cosine, sine = math.cos(angle) * math.exp(-size), math.sin(angle) * math.exp(-size)
+        turn = torch.tensor([[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]])
+        turn[:, 1] += shear * height / width * turn[:, 0]
+        grid = functional.affine_grid(turn[None], [1, 1, height, width], align_corners=False)
+        moved = functional.grid_sample(image[None].float(), grid, padding_mode="zeros", align_corners=False)[0]
+        return {**sample, "image": moved.round().to(torch.uint8)}
 
 
 class ImageRandAugment(_ImageTransform):

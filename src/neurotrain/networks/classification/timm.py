@@ -63,9 +63,14 @@ class Timm(Classifier):
         # Only what is asked for: not every network of timm takes them.
         options |= {"drop_rate": dropout} if dropout else {}
         options |= {"drop_path_rate": drop_path} if drop_path else {}
+        state: dict[str, Tensor] | None = None
         if weights is not None and weights != "hub":
-            options["pretrained_cfg_overlay"] = {"state_dict": _state_dict(Path(weights)), "source": None}
+            state = _state_dict(Path(weights))
+            # A copy: timm takes the head out of it.
+            options["pretrained_cfg_overlay"] = {"state_dict": dict(state), "source": None}
         self.network = _create(name, options, pretrained=weights is not None, weights=weights)
+        if state is not None:
+            _check_names(self.network, state, name=name, weights=weights)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits of each image.
@@ -116,6 +121,17 @@ def _create(name: str, options: dict[str, Any], *, pretrained: bool, weights: st
         return timm.create_model(name, pretrained=pretrained, **options)
     except (RuntimeError, TypeError, KeyError) as error:
         raise ValueError(f"name={name!r}, weights={weights!r}: {error}") from error
+
+
+def _check_names(network: Any, state: dict[str, Tensor], *, name: str, weights: str | None) -> None:  # noqa: ANN401
+    """Refuse a file that lacks parts: timm only logs that, and leaves them random, once the head is another one."""
+    heads = network.pretrained_cfg["classifier"]
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    needed = [key for key in network.state_dict() if not key.startswith(tuple(f"{head}." for head in heads))]
+    missing = [key for key in needed if key not in state and not key.endswith("num_batches_tracked")]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(f"weights={weights!r} lack {', '.join(missing[:3])}{more} of timm's {name!r}")
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
