@@ -68,6 +68,12 @@ FAMILIES = (
         name="sources", group="data/source", module="neurotrain.data.sources", base="neurotrain.data.sources.Source"
     ),
     Family(
+        name="streams",
+        group="data/stream",
+        module="neurotrain.data.sources",
+        base="neurotrain.data.sources.StreamingSource",
+    ),
+    Family(
         name="labelled_sources",
         group="data/source",
         module="neurotrain.data.labelled",
@@ -96,12 +102,6 @@ FAMILIES = (
         group="data/source",
         module="neurotrain.data.decoders",
         base="neurotrain.data.sources.Source",
-    ),
-    Family(
-        name="cached_datamodules",
-        group="data",
-        module="neurotrain.data.cached",
-        base="lightning.LightningDataModule",
     ),
     Family(
         name="cached_decoders",

@@ -1,5 +1,6 @@
 """From files to batches: datasets and sources, joint transforms, and an exactly resumable loader."""
 
+from neurotrain.data.cached import CachedDataModule
 from neurotrain.data.loader import PlannedBatches, PlannedLoader
 from neurotrain.data.members import BalancedBy, InRandomOrder, InTableOrder, Membership, Order, WeightedBy
 from neurotrain.data.mixture_module import MixtureDataModule
@@ -16,10 +17,12 @@ from neurotrain.data.source_modules import (
     SourceDataModule,
     WebDatasetDataModule,
 )
+from neurotrain.data.stream_module import StreamDataModule
 from neurotrain.data.weighted import WeightedCombinedLoader
 
 __all__ = [
     "BalancedBy",
+    "CachedDataModule",
     "CsvDataModule",
     "DatasetPart",
     "EpochPlan",
@@ -42,6 +45,7 @@ __all__ = [
     "SegmentationDataModule",
     "SourceDataModule",
     "SourcePart",
+    "StreamDataModule",
     "WebDatasetDataModule",
     "WeightedBy",
     "WeightedCombinedLoader",
