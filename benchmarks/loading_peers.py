@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,18 @@ def litdata_loader(photos: Photos) -> Iterator[Any]:
     """CombinedStreamingDataset over optimised chunks."""
     import litdata
 
+    streams = [litdata.StreamingDataset(str(photos.root / "litdata" / name), shuffle=True) for name in NAMES]
+    mixed = litdata.CombinedStreamingDataset(streams, weights=WEIGHTS, iterate_over_all=False)
+    loader = litdata.StreamingDataLoader(
+        mixed,
+        batch_size=BATCH,
+        num_workers=WORKERS,
+        drop_last=True,
+        persistent_workers=True,
+        multiprocessing_context="fork",
+    )
     while True:
-        streams = [litdata.StreamingDataset(str(photos.root / "litdata" / name), shuffle=True) for name in NAMES]
-        mixed = litdata.CombinedStreamingDataset(streams, weights=WEIGHTS, iterate_over_all=False)
-        yield from litdata.StreamingDataLoader(mixed, batch_size=BATCH, num_workers=WORKERS, drop_last=True)
+        yield from loader
 
 
 def webdataset_loader(photos: Photos) -> Iterator[Any]:
@@ -181,30 +190,44 @@ def huggingface_loader(photos: Photos) -> Iterator[Any]:
     import datasets
 
     datasets.disable_progress_bars()
+    streams = [
+        datasets.load_dataset(
+            "parquet",
+            data_files=sorted(map(str, (photos.root / "parquet").glob(f"{name}-*.parquet"))),
+            split="train",
+            streaming=True,
+            cache_dir=str(photos.root / "hub"),
+        )
+        .cast_column("image", datasets.Image(mode="RGB"))
+        .shuffle(buffer_size=200)
+        for name in NAMES
+    ]
+    mixed = datasets.interleave_datasets(streams, probabilities=list(WEIGHTS), stopping_strategy="all_exhausted")
+    loader = DataLoader(
+        mixed.with_format("torch"),
+        batch_size=BATCH,
+        num_workers=WORKERS,
+        drop_last=True,
+        persistent_workers=True,
+        multiprocessing_context="fork",
+    )
     while True:
-        streams = [
-            datasets.load_dataset(
-                "parquet",
-                data_files=sorted(map(str, (photos.root / "parquet").glob(f"{name}-*.parquet"))),
-                split="train",
-                streaming=True,
-                cache_dir=str(photos.root / "hub"),
-            )
-            .cast_column("image", datasets.Image(mode="RGB"))
-            .shuffle(buffer_size=200)
-            for name in NAMES
-        ]
-        mixed = datasets.interleave_datasets(
-            streams, probabilities=list(WEIGHTS), stopping_strategy="all_exhausted"
-        ).with_format("torch")
-        yield from DataLoader(mixed, batch_size=BATCH, num_workers=WORKERS, drop_last=True)
+        yield from loader
 
 
-def decode_alone(paths: list[str], decoder: str, repeats: int) -> None:
-    """What a process does in the decode-only limit: files lie in memory, pixels go nowhere."""
+def decode_alone(paths: list[str], decoder: str, repeats: int, both: Barrier) -> None:
+    """What a process does in the decode-only limit: files lie in memory, pixels go nowhere.
+
+    Args:
+        paths: photos of this process.
+        decoder: ``PIL`` or ``simplejpeg``.
+        repeats: times to decode each.
+        both: passed when the files are read, and again at the end.
+    """
     from io import BytesIO
 
     blobs = [Path(path).read_bytes() for path in paths]
+    both.wait()
     for _ in range(repeats):
         for blob in blobs:
             if decoder == "simplejpeg":
@@ -212,3 +235,4 @@ def decode_alone(paths: list[str], decoder: str, repeats: int) -> None:
             else:
                 with Image.open(BytesIO(blob)) as image:
                     np.asarray(image.convert("RGB"))
+    both.wait()
