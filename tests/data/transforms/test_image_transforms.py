@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from neurotrain.batch import ClassificationSample
-from neurotrain.data.transforms import Compose, ImageCrop, ImageFlip, ImageRandAugment, ImageToFloat, Transform
+from neurotrain.data.transforms import (
+    Compose,
+    ImageAffine,
+    ImageCrop,
+    ImageFlip,
+    ImageRandAugment,
+    ImageToFloat,
+    Transform,
+)
 
 
 def _sample(height: int = 20, width: int = 24) -> ClassificationSample:
@@ -16,7 +26,7 @@ def _drawn(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-RANDOM = [ImageCrop(size=16, padding=2), ImageFlip(), ImageRandAugment(magnitude=20)]
+RANDOM = [ImageAffine(), ImageCrop(size=16, padding=2), ImageFlip(), ImageRandAugment(magnitude=20)]
 
 
 @pytest.mark.parametrize("transform", RANDOM, ids=lambda transform: type(transform).__name__)
@@ -46,6 +56,25 @@ def test_a_crop_is_a_window_of_the_extended_image_and_reaches_its_corners() -> N
         ImageCrop(size=30, padding=2)(sample, _drawn(0))
 
 
+@pytest.mark.parametrize("most", [(30.0, 0.0, 0.0), (0.0, 0.4, 0.0), (0.0, 0.0, 0.5), (30.0, 0.4, 0.0)])
+def test_an_affine_transform_is_torchvisions(most: tuple[float, float, float]) -> None:
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    angle, size, shear = (
+        value * share for value, share in zip(most, (2 * torch.rand(3, generator=_drawn(1)) - 1).tolist(), strict=True)
+    )
+    wanted = functional.affine(
+        _sample()["image"].float(),
+        angle=-angle,
+        scale=math.exp(size),
+        translate=[0, 0],
+        shear=[math.degrees(math.atan(shear)), 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    found = ImageAffine(degrees=most[0], scale=most[1], shear=most[2])(_sample(), _drawn(1))["image"]
+    assert (found.float() - wanted).abs().max() <= 0.51  # rounded to whole levels
+
+
 def test_floats_are_torchvisions_normalisation() -> None:
     from torchvision.transforms.v2 import functional
 
@@ -73,6 +102,7 @@ def test_steps_of_one_composition() -> None:
     ("call", "message"),
     [
         (lambda: ImageCrop(size=0), "size=0"),
+        (lambda: ImageAffine(degrees=0.0, scale=0.0, shear=0.0), "one of them more"),
         (lambda: ImageFlip(probability=2.0), "probability=2.0"),
         (lambda: ImageRandAugment(magnitude=31), "magnitude=31"),
         (lambda: ImageToFloat(colour="grey"), "needs 1 of both"),
