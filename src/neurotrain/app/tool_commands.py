@@ -50,7 +50,7 @@ def add_metrics_commands(commands: Any) -> None:  # noqa: ANN401 - argparse does
 
 def _build(parsed: argparse.Namespace) -> int:
     from neurotrain.app.data_commands import load_data
-    from neurotrain.data.cached import build_caches
+    from neurotrain.data.cached_builds import build_caches
 
     both = parsed.latents == parsed.texts
     built = build_caches(

@@ -1,6 +1,6 @@
 """From files to batches: datasets and sources, joint transforms, and an exactly resumable loader."""
 
-from neurotrain.data.cached import CachedDataModule
+from neurotrain.data.cached_module import CachedDataModule
 from neurotrain.data.loader import PlannedBatches, PlannedLoader
 from neurotrain.data.members import BalancedBy, InRandomOrder, InTableOrder, Membership, Order, WeightedBy
 from neurotrain.data.mixture_module import MixtureDataModule

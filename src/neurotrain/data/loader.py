@@ -100,6 +100,9 @@ class PlannedLoader(Iterable[Any]):
         ([{'square': [4, 9]}], 2)
     """
 
+    worker_seconds = 0.0
+    """Seconds that starting workers has taken so far."""
+
     def __init__(
         self,
         *,
@@ -153,7 +156,6 @@ class PlannedLoader(Iterable[Any]):
         self._kept: WorkerPool | None = None
         self._running: weakref.ref[WorkerPool] | None = None
         self._records = Records()
-        self.worker_seconds = 0.0  # that starting them has taken
 
     @property
     def batch_sampler(self) -> PlannedBatches:

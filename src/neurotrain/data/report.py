@@ -10,10 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
-
-P = ParamSpec("P")
-Result = TypeVar("Result")
+from typing import Any, Protocol, TypeVar, cast
 
 _PROC = Path("/proc/self")
 
@@ -91,13 +88,15 @@ class Staged(Protocol):
     stages: Stages
 
 
-StagedT = TypeVar("StagedT", bound=Staged)
+Setup = TypeVar("Setup", bound=Callable[..., None])
+"""A method ``setup(self, stage)``."""
 
 
-def staged(
-    name: str,
-) -> Callable[[Callable[Concatenate[StagedT, P], Result]], Callable[Concatenate[StagedT, P], Result]]:
-    """Measure a method as a stage of its object.
+def staged(name: str) -> Callable[[Setup], Setup]:
+    """Measure a data module's ``setup`` as a stage of its own.
+
+    Args:
+        name: of the stage.
 
     Example:
         >>> class Data:
@@ -106,19 +105,21 @@ def staged(
         ...
         ...     @staged("index")
         ...     def setup(self, stage):
-        ...         return stage
+        ...         print(stage)
         >>> data = Data()
-        >>> data.setup("fit"), data.stages.as_dict()["index"]["times"]
-        ('fit', 1)
+        >>> data.setup("fit")
+        fit
+        >>> data.stages.as_dict()["index"]["times"]
+        1
     """
 
-    def decorate(method: Callable[Concatenate[StagedT, P], Result]) -> Callable[Concatenate[StagedT, P], Result]:
-        @wraps(method)
-        def measured(self: StagedT, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+    def decorate(setup: Setup) -> Setup:
+        @wraps(setup)
+        def measured(self: Staged, stage: str) -> None:
             with self.stages.measured(name):
-                return method(self, *args, **kwargs)
+                setup(self, stage)
 
-        return measured
+        return cast("Setup", measured)
 
     return decorate
 

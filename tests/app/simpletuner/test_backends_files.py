@@ -18,7 +18,7 @@ from tiny_encoders import save_clip, save_vae
 from neurotrain.app.cli import main
 from neurotrain.app.data_commands import load_data
 from neurotrain.data import MixtureDataModule
-from neurotrain.data.cached import build_caches
+from neurotrain.data.cached_builds import build_caches
 
 SQUARE = {"resolution": 16, "resolution_type": "pixel", "crop": True, "crop_style": "center", "crop_aspect": "square"}
 PLAIN = {"type": "local", "caption_strategy": "textfile", **SQUARE}

@@ -12,16 +12,10 @@ import torch
 from PIL import Image
 from tiny_encoders import save_clip, save_vae
 
-from neurotrain.data import LocalDataModule, MixtureDataModule
+from neurotrain.data import CachedDataModule, LocalDataModule, MixtureDataModule
 from neurotrain.data.cache import ImagePreparation, TensorCache, draw_latent
-from neurotrain.data.cached import (
-    CachedDataModule,
-    CachedDecoder,
-    CachedLatents,
-    CachedTexts,
-    NotCachedError,
-    build_caches,
-)
+from neurotrain.data.cached import CachedDecoder, CachedLatents, CachedTexts, NotCachedError
+from neurotrain.data.cached_builds import build_caches
 from neurotrain.data.decoders import ImageDecoder
 from neurotrain.data.decoders import ImagePreparation as Picture
 from neurotrain.data.engine import Quarantine

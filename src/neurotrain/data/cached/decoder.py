@@ -24,7 +24,7 @@ class CachedDecoder(Decoder[LatentSample]):
 
     ``neurotrain cache build`` stores everything ahead of training. Workers of a loader look up and never encode: a miss
     there is an error that says so. In the main process (``num_workers=0``) ``on_miss="encode"`` fills the caches on
-    demand. In a :class:`~neurotrain.data.cached.module.CachedDataModule` an image whose latent is stored is not read.
+    demand. In a :class:`~neurotrain.data.cached_module.CachedDataModule` an image whose latent is stored is not read.
 
     Args:
         latents: of the image; None: there are none.

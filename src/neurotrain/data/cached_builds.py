@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from neurotrain.data.cache import BuildProgress, BuildReport
 from neurotrain.data.cached.decoder import CachedDecoder
-from neurotrain.data.cached.module import CachedPart
+from neurotrain.data.cached_module import CachedPart
 from neurotrain.data.planned_module import PlannedDataModule
 from neurotrain.data.sources import Source
 
