@@ -23,6 +23,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from harness import Options, Result, interleaved, is_installed, left_out, main
 from loading_data import NAMES, WEIGHTS, Photos, PhotoSource, make_photos
@@ -43,6 +45,7 @@ from loading_peers import (
 from neurotrain.data import LocalDataModule, MixtureDataModule
 from neurotrain.data.decoders import ImageDecoder
 from neurotrain.data.engine import BatchRequest, Quarantine
+from neurotrain.data.index import load_manifest, save_manifest
 from neurotrain.data.loader import PlannedLoader
 from neurotrain.data.mixture import Explicit, MixturePlan, SourcePlan
 from neurotrain.data.sources import FolderSource
@@ -225,6 +228,29 @@ def _resuming() -> Iterator[Result]:
     )
 
 
+def _index() -> Iterator[Result]:
+    """Seconds until the index of a million files is there and its last entry was named."""
+    numbers = pa.array(np.arange(ENTRIES)).cast(pa.string())
+    keys = pc.call_function("binary_join_element_wise", [numbers, pa.array([".jpg"] * ENTRIES), ""])
+    table = pa.table({"id": numbers, "uri": keys, "key": keys, "size": np.full(ENTRIES, 5000)})
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "index.arrow"
+        save_manifest(path, table)
+        started = time.perf_counter()
+        manifest = load_manifest(path)
+        assert manifest.table.column("id")[ENTRIES - 1].as_py() == str(ENTRIES - 1)
+        passed = time.perf_counter() - started
+    yield Result(
+        name="start with an index of 1M entries",
+        ours=passed,
+        peer=None,
+        peer_name="no peer: a limit",
+        unit="s",
+        goal=2.0,
+        limits="ours",
+    )
+
+
 def _telemetry(photos: Photos, per_sample: float) -> Result:
     loader = PlannedLoader(
         dataset=PhotoSource(photos),
@@ -256,6 +282,7 @@ def benchmark(options: Options) -> Iterator[Result]:
     batches = 40 if options.quick else 150
     yield from _mixing(2000)
     yield from _resuming()
+    yield from _index()
     with TemporaryDirectory() as folder, _quietly():
         photos = make_photos(Path(folder) / "photos", 1000 if options.quick else 5000)
         installed = {name: peer for name, peer in PEERS.items() if is_installed(peer[0])}
