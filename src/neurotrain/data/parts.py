@@ -394,7 +394,7 @@ def nbytes(sample: Mapping[str, Any]) -> int:
 def owned(sample: SampleT) -> SampleT:
     """The sample without the storage that its tensors are views of."""
     compact = {
-        name: value.contiguous().clone()
+        name: value.clone()  # which keeps the order of the axes in memory, so that batches lie the same
         for name, value in sample.items()
         if isinstance(value, Tensor) and value.untyped_storage().nbytes() != value.nbytes
     }
