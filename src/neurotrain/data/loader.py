@@ -33,6 +33,7 @@ from neurotrain.data.engine import (
     Records,
     SampleSource,
     StartMethod,
+    Statistics,
     Stream,
     TooManyBadSamplesError,
     WorkerPool,
@@ -236,6 +237,15 @@ class PlannedLoader(Iterable[Any]):
         """What the source counted, such as hits of a cache, workers' counts included."""
         return self._records.counters
 
+    def count_on(self, statistics: Mapping[str, int]) -> None:
+        """Begin with what an earlier loader of the same training has counted; the first rank does, as in resuming.
+
+        Args:
+            statistics: of :meth:`statistics`.
+        """
+        if self._batches.rank == 0:
+            self._records.statistics = Statistics.of(statistics)
+
     def bad_samples(self) -> tuple[BadSample, ...]:
         """What this process found to be bad, in the order of the plan."""
         return tuple(self._records.bad)
@@ -259,7 +269,7 @@ class PlannedLoader(Iterable[Any]):
         told["share"] = dict(zip(names, shares + [0.0] * (len(names) - len(shares)), strict=True))
         if self._targets is not None:
             epoch, consumed = self._position
-            targets = self._targets(epoch, consumed * self.global_batch)
+            targets = self._targets(epoch, max(consumed, 1) * self.global_batch)
             told["target"] = {name: float(target) for name, target in zip(names, targets, strict=True)}
         return told
 
@@ -288,10 +298,10 @@ class PlannedLoader(Iterable[Any]):
 
     def _begin(self) -> Stream:
         epoch, start = self._position = (self._batches.epoch, self._batches.start)
-        if self._ledger is not None and not self._ledger_is_cut:
-            self._ledger.cut(epoch=epoch, step=start)
-            self._ledger_is_cut = True
         self._records.begin(epoch, start)
+        if self._ledger is not None and not self._ledger_is_cut:
+            self._records.recall(self._ledger.cut(epoch=epoch, step=start), epoch)
+            self._ledger_is_cut = True
         self._last = self._batches.batches(epoch)
         requests = self._batches.requests()
         if self._workers:

@@ -47,12 +47,19 @@ class Ledger:
             with self.path.open("ab") as file:
                 file.write(lines.encode())
 
-    def cut(self, *, epoch: int, step: int) -> None:
-        """Remove what was written from a step of an epoch on."""
+    def cut(self, *, epoch: int, step: int) -> list[BadSample]:
+        """Remove what was written from a step of an epoch on.
+
+        Returns:
+            What was written before, in the order of the plan.
+        """
+        left: list[dict[str, Any]] = []
         for rank, path in _files(self._folder):
             if rank % self._world_size == self._rank:
                 kept = [entry for entry in entries(path) if (entry["epoch"], entry["step"]) < (epoch, step)]
                 _write(path, kept)
+                left += kept
+        return [BadSample(**entry) for entry in sorted(left, key=lambda entry: (entry["epoch"], entry["position"]))]
 
     def merge(self) -> Path:
         """Put all ranks' entries into one file, in the order of the plan; for one rank to do, when all have ended.

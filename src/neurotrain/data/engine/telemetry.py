@@ -90,6 +90,11 @@ class Records:
             self._epoch, self.bad_in_epoch = epoch, 0
             self._shares = np.zeros(1, np.int64)
 
+    def recall(self, bad: list[BadSample], epoch: int) -> None:
+        """Know what the run's ledger has from before; what a checkpoint counted stands where the ledger is another."""
+        self.bad = [*bad, *self.bad]
+        self.bad_in_epoch = max(self.bad_in_epoch, sum(one.epoch == epoch for one in bad))
+
     def workers_began(self) -> None:
         """New workers count from 0."""
         self._counted_before = totals([self._counted_before, *self._counters.values()])
