@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +58,23 @@ def load_data(name: str, overrides: Sequence[str]) -> PlannedDataModule:
 
     Raises:
         ConfigurationError: if the configuration is refused.
-        ValueError: if it is no data module of ours.
+        ValueError: if there is none of this name, an override cannot be read, or it is no data module of ours.
     """
+    from hydra.errors import MissingConfigException, OverrideParseException
+
     from neurotrain.app.compose import compose
     from neurotrain.app.registry import register
     from neurotrain.app.strict import instantiate
     from neurotrain.data import PlannedDataModule
 
-    config = compose(overrides=[f"data={name}", *overrides])
+    try:
+        config = compose(overrides=[f"data={name}", *overrides])
+    except MissingConfigException as error:
+        near = get_close_matches(name, error.options or (), n=1, cutoff=0.0)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{error.missing_cfg_file}: there is no such configuration{hint}") from error
+    except OverrideParseException as error:
+        raise ValueError(f"{error.override}: {str(error).splitlines()[0]}") from error
     module = instantiate(config.values["data"], allow=register(), key="data")
     if not isinstance(module, PlannedDataModule):
         raise ValueError(f"data={name}: {type(module).__name__} says nothing of what it holds")
@@ -96,7 +107,10 @@ def _scan(parsed: argparse.Namespace) -> int:
 def _stats(parsed: argparse.Namespace) -> int:
     from neurotrain.data.inspection import stats
 
-    sys.stdout.write("".join(f"{report}\n" for report in stats(load_data(parsed.name, parsed.overrides))))
+    module = load_data(parsed.name, parsed.overrides)
+    with _told_in_one_line(parsed.name):
+        reports = stats(module)
+    sys.stdout.write("".join(f"{report}\n" for report in reports))
     return 0
 
 
@@ -104,7 +118,8 @@ def _preview(parsed: argparse.Namespace) -> int:
     from neurotrain.data.inspection import preview
 
     module = load_data(parsed.name, parsed.overrides)
-    names = preview(module, parsed.output, count=parsed.count)
+    with _told_in_one_line(parsed.name):
+        names = preview(module, parsed.output, count=parsed.count)
     sys.stdout.write(f"{parsed.output}: {', '.join(names)}\n")
     return 0
 
@@ -122,6 +137,17 @@ def _convert(parsed: argparse.Namespace) -> int:
     )
     sys.stdout.write(f"{report}\n")
     return 0
+
+
+@contextmanager
+def _told_in_one_line(name: str) -> Generator[None]:
+    """A sample that cannot be decoded is the data's mistake, not ours: no traceback."""
+    from neurotrain.data import SampleError
+
+    try:
+        yield
+    except SampleError as error:
+        raise ValueError(f"{error}; neurotrain data verify {name} lists all that are broken") from error
 
 
 def convertible(module: PlannedDataModule) -> Source | SegmentationDataset:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurotrain.data.engine import is_mistake
 from neurotrain.data.index.parallel import read_parallel
-from neurotrain.data.parts import Part
-from neurotrain.data.planned_module import EvaluationSplit, PlannedDataModule
+from neurotrain.data.parts import Part, naming
+from neurotrain.data.planned_module import EvaluationSplit, PlannedDataModule, check_at_least
+from neurotrain.data.weighted import WeightedCombinedLoader
 
 LISTED = 10
 _SPLITS: tuple[EvaluationSplit, ...] = ("validation", "test")
@@ -141,12 +143,17 @@ def preview(module: PlannedDataModule, path: Path, *, count: int = 16) -> list[s
 
     Returns:
         ``source/id`` of each, in reading order.
+
+    Raises:
+        ValueError: if ``count`` is below 1.
     """
     from PIL import Image
 
+    check_at_least(1, count=count)
     rows: list[NDArray[np.uint8]] = []
     names: list[str] = []
-    for batch in module.train_dataloader():
+    loader = module.train_dataloader()
+    for batch in cast("Iterable[Any]", loader.loader if isinstance(loader, WeightedCombinedLoader) else loader):
         for row in range(len(batch["id"])):
             tiles = [_tile(batch["image"][row])]
             if isinstance(mask := batch.get("mask"), Tensor):
@@ -187,7 +194,9 @@ def _broken(part: Part[Any], threads: int) -> Iterator[BrokenSample]:
     def look(index: int) -> BrokenSample | None:
         try:
             part.read(index, torch.Generator().manual_seed(index))
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:
+            if is_mistake(error):
+                raise
             name = part.identify(index)
             return BrokenSample(id=name.id, uri=name.uri, reason=f"{type(error).__name__}: {error}")
         return None
@@ -198,7 +207,8 @@ def _broken(part: Part[Any], threads: int) -> Iterator[BrokenSample]:
 
 def _samples(part: Part[Any], threads: int) -> Iterator[Mapping[str, Any]]:
     def read(index: int) -> Mapping[str, Any]:
-        return part.read(index, torch.Generator().manual_seed(index))
+        with naming(part, index):
+            return part.read(index, torch.Generator().manual_seed(index))
 
     yield from read_parallel(read, range(len(part)), threads=threads, label=f"read {part.name}")
 

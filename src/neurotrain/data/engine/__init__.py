@@ -13,7 +13,7 @@ from neurotrain.data.engine.protocols import (
     SampleName,
     SampleSource,
 )
-from neurotrain.data.engine.quarantine import BadSample, Quarantine, TooManyBadSamplesError, replacement
+from neurotrain.data.engine.quarantine import BadSample, Quarantine, TooManyBadSamplesError, is_mistake, replacement
 from neurotrain.data.engine.stream import Delivery, LocalStream, PooledStream, Stream
 from neurotrain.data.engine.telemetry import Records, Statistics, resident_bytes
 from neurotrain.data.engine.worker import worker_number
@@ -45,6 +45,7 @@ __all__ = [
     "WorkerError",
     "WorkerPool",
     "entries",
+    "is_mistake",
     "merge_ledgers",
     "replacement",
     "resident_bytes",
