@@ -11,7 +11,7 @@ from neurotrain.data.loader import StartMethod
 from neurotrain.data.members import Membership
 from neurotrain.data.mixture import MixturePlan, SizeProportional, Weights
 from neurotrain.data.mixture.plan import Granularity
-from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule
+from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, Split
 from neurotrain.data.report import staged
 from neurotrain.data.weighted import WeightedCombinedLoader
 
@@ -105,19 +105,35 @@ class MixtureDataModule(PlannedDataModule):
         return _joined(member.training() for member in self._members.values())
 
     def evaluation(self, split: EvaluationSplit) -> Chosen:
-        """The split of every member that is evaluated."""
-        chosen = _joined(self._members[name].evaluation(split) for name in self._evaluate)
+        """The split of every member that is evaluated, and that has one."""
+        chosen = _joined(member.evaluation(split) for member in self._evaluated(split))
         _check_ids(chosen, split)
         return chosen
 
     def train_dataloader(self) -> WeightedCombinedLoader:
         """All sources by weight, without the last partial batch; resumable."""
-        return WeightedCombinedLoader(loader=self._loader(self.training(), self._plan(), train=True))
+        return WeightedCombinedLoader(loader=self._loader(self.training(), self._order(), train=True))
 
     def summary(self) -> dict[str, Any]:
         """As of any data module, and what was mixed."""
+        told = super().summary()
+        if "train" not in told["counts"]:
+            return told
         plan = self._plan()
-        return {**super().summary(), "mixture": plan.describe(), "report": plan.report()}
+        return {**told, "mixture": plan.describe(), "report": plan.report()}
+
+    @property
+    def has_test_split(self) -> bool:
+        """Whether any member that is evaluated has one."""
+        return any(self._members[name].has_test_split for name in self._evaluate)
+
+    def _evaluated(self, split: EvaluationSplit) -> list[PlannedDataModule]:
+        members = [self._members[name] for name in self._evaluate]
+        return [member for member in members if split != "test" or member.has_test_split]
+
+    def _is_there(self, split: Split) -> bool:
+        names = self._members if split == "train" else self._evaluate
+        return all(self._members[name]._is_there(split) for name in names)
 
     def _plan(self) -> MixturePlan:
         ways = {name: self._memberships.get(name, Membership()) for name in self._members}
@@ -131,12 +147,18 @@ class MixtureDataModule(PlannedDataModule):
             global_batch=self.global_batch,
             granularity=self._granularity,
             accumulation=self._accumulation(),
+            batches_per_epoch=self._limit(),
             seed=self._seed,
         )
 
     def _accumulation(self) -> int:
         trainer = self.trainer
         return 1 if trainer is None else trainer.accumulate_grad_batches  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _limit(self) -> int | float | None:
+        trainer = self.trainer
+        limit = None if trainer is None else trainer.limit_train_batches  # pyright: ignore[reportAttributeAccessIssue]
+        return None if limit == 1.0 and isinstance(limit, float) else limit
 
     def _check_names(self) -> None:
         if not self._members:

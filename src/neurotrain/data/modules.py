@@ -210,8 +210,9 @@ class SegmentationDataModule(PlannedDataModule):
 
         Returns:
             ``name``, ``fingerprint`` and ``synthetic`` of the dataset, ``counts`` and ``ids`` of each split, training
-            samples per epoch, and how many of them the last partial batch drops. With a ``source``, its own and
-            nothing of the dataset, which may not be there: ``synthetic`` is None, for nobody says so.
+            samples per epoch, how many of them the last partial batch drops, and counts of what was read. With a
+            ``source``, its own and nothing of the dataset, which may not be there: ``synthetic`` is None, for nobody
+            says so.
 
         Raises:
             DatasetError: lists what is wrong on disk.
@@ -222,15 +223,21 @@ class SegmentationDataModule(PlannedDataModule):
         ids = {split: [record.id for record in self.records(split)] for split in splits if self._has(split)}
         if self._fingerprint is None:
             self._fingerprint = self._dataset.fingerprint()
-        plan = self._plan()
-        return {
+        told: dict[str, Any] = {
             "name": self._dataset.name,
             "fingerprint": self._fingerprint,
             "synthetic": self._dataset.synthetic,
             "counts": {split: len(names) for split, names in ids.items()},
             "ids": ids,
+        }
+        if "train" not in ids:
+            return told
+        plan = self._plan()
+        return {
+            **told,
             "samples_per_epoch": len(plan),
             "dropped_per_epoch": len(plan) % self.global_batch,
+            "statistics": self.statistics(),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -250,6 +257,10 @@ class SegmentationDataModule(PlannedDataModule):
             "counts": {"predict": len(records)},
             "ids": {"predict": [record.id for record in records]},
         }
+
+    def _is_there(self, split: Split) -> bool:
+        # Who asks for a test split that is not there gets none.
+        return split == "test" or (split in self._records if split == "predict" else self._has(split))
 
     def _has(self, split: Split) -> bool:
         return ("test" if split == "test" else "train") in self._dataset.splits

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, cast
-from weakref import WeakSet
+from typing import Any, Literal
+from weakref import WeakSet, ref
 
 import numpy as np
 from lightning import LightningDataModule
@@ -17,13 +17,18 @@ from lightning.pytorch.utilities import CombinedLoader
 
 from neurotrain.data.engine import Quarantine, merge_ledgers
 from neurotrain.data.loader import PlannedLoader, StartMethod
-from neurotrain.data.mixture import Buckets
+from neurotrain.data.mixture import Buckets, MixturePlan
 from neurotrain.data.parts import Part, PartSamples, Step
 from neurotrain.data.plan import Plan, PlanBlock
 from neurotrain.data.report import Stages
 
 EvaluationSplit = Literal["validation", "test", "predict"]
 """What is read in order and once."""
+
+Split = Literal["train", "validation", "test", "predict"]
+
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
+_STATISTICS = "statistics"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,29 @@ class SequentialPlan:
     def fingerprint(self) -> str:
         """The lengths, as they stand."""
         return "sequential:" + ",".join(map(str, self.lengths))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstEpoch:
+    """The first epoch of a plan in every epoch, for whoever overfits on purpose.
+
+    Args:
+        plan: whose epochs differ.
+    """
+
+    plan: Plan
+
+    def length(self, epoch: int) -> int:
+        """Of the first epoch."""
+        return self.plan.length(0)
+
+    def block(self, *, epoch: int, first: int, last: int) -> PlanBlock:
+        """Of the first epoch."""
+        return self.plan.block(epoch=0, first=first, last=last)
+
+    def fingerprint(self) -> str:
+        """The plan's, marked."""
+        return f"first-epoch:{self.plan.fingerprint()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +138,8 @@ class PlannedDataModule(LightningDataModule, ABC):
         self._loaders: WeakSet[PlannedLoader] = WeakSet()
         self.stages = Stages()
         self._trained: PlannedLoader | None = None  # kept for its counts: Lightning lets go of it
+        self._trained_by: Callable[[], object] = _nobody
+        self._counted: Mapping[str, int] | None = None  # of a checkpoint
 
     @property
     @abstractmethod
@@ -134,7 +164,7 @@ class PlannedDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> PlannedLoader | CombinedLoader:
         """Shuffled, transformed, without the last partial batch; resumable."""
-        return self._loader(self.training(), self._plan(), train=True)
+        return self._loader(self.training(), self._order(), train=True)
 
     def val_dataloader(self) -> PlannedLoader | list[PlannedLoader]:
         """The held-out samples in order; an empty list where nothing is held out."""
@@ -164,13 +194,23 @@ class PlannedDataModule(LightningDataModule, ABC):
                 merge_ledgers(Path(trainer.default_root_dir))
 
     def on_exception(self, exception: BaseException) -> None:
-        """End all workers: Lightning leaves those of training alone when validation fails."""
+        """End all workers, which Lightning leaves alone when validation fails; put the list of bad samples together."""
         for loader in self._loaders:
             loader.close()
+        trainer = self.trainer
+        if self._quarantine is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if trainer.is_global_zero:
+            # No barrier: the other ranks may be anywhere. What they write from now on stays in their own files.
+            merge_ledgers(Path(trainer.default_root_dir))
 
     def state_dict(self) -> dict[str, Any]:
-        """What must be equal where training is resumed, of plain values."""
+        """What must be equal where training is resumed, and what was counted so far, of plain values.
+
+        The loader's own state has the counts too, but Lightning ignores it at the end of an epoch.
+        """
         return {
+            _STATISTICS: self.statistics(),
             "train": {part.name: part.digest() for part in self.training().parts},
             "validation": {part.name: part.digest() for part in self.evaluation("validation").parts},
             "plan": self._plan().fingerprint(),
@@ -185,33 +225,41 @@ class PlannedDataModule(LightningDataModule, ABC):
         """
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
+        self._counted = state_dict.get(_STATISTICS)
         for name, value in self.state_dict().items():
-            if state_dict[name] != value:
+            if name != _STATISTICS and state_dict[name] != value:
                 raise ValueError(
                     f"cannot resume: the checkpoint was trained with {name}={state_dict[name]!r}, "
                     f"this run has {name}={value!r}"
                 )
 
+    def statistics(self) -> dict[str, int]:
+        """What this rank has read in training so far: see ``PlannedLoader.statistics``; empty before."""
+        return {} if self._trained is None else self._trained.statistics()
+
     def summary(self) -> dict[str, Any]:
-        """What a run was given, of plain values: name, fingerprint, counts of each split and source, statistics."""
-        training = self.training()
-        splits: dict[str, Chosen] = {"train": training}
-        for split in cast("tuple[EvaluationSplit, ...]", ("validation", "test")):
-            splits[split] = self.evaluation(split)
+        """What a run was given, of plain values: name, fingerprint, counts of each split and source, statistics.
+
+        It tells of the splits that the stages so far have asked for (before any: of all), since data of others may be
+        absent. The fingerprint is that of the training sources, or of what was evaluated instead.
+        """
+        splits = {split: self._chosen(split) for split in _SPLITS if self._is_there(split)}
+        splits = {split: chosen for split, chosen in splits.items() if len(chosen)}
+        told = {
+            "name": self.title,
+            "fingerprint": "-".join(part.fingerprint() for chosen in [*splits.values()][:1] for part in chosen.parts),
+            "synthetic": None,
+            "counts": {split: len(chosen) for split, chosen in splits.items()},
+            "sources": {split: {part.name: len(part) for part in chosen.parts} for split, chosen in splits.items()},
+        }
+        if "train" not in splits:
+            return told
         length = self._plan().length(0)
         return {
-            "name": self.title,
-            "fingerprint": "-".join(part.fingerprint() for part in training.parts),
-            "synthetic": None,
-            "counts": {split: len(chosen) for split, chosen in splits.items() if chosen.parts},
-            "sources": {
-                split: {part.name: len(part) for part in chosen.parts}
-                for split, chosen in splits.items()
-                if chosen.parts
-            },
+            **told,
             "samples_per_epoch": length,
             "dropped_per_epoch": length % self.global_batch,
-            "statistics": {} if self._trained is None else self._trained.statistics(),
+            "statistics": self.statistics(),
         }
 
     @property
@@ -223,6 +271,17 @@ class PlannedDataModule(LightningDataModule, ABC):
     def global_batch(self) -> int:
         """Samples that all ranks take together in one step."""
         return self._batch_size * self.world_size
+
+    def _is_there(self, split: Split) -> bool:
+        """Whether the data of a split were asked for by a stage, or, before any stage, may be."""
+        return split != "predict"
+
+    def _chosen(self, split: Split) -> Chosen:
+        return self.training() if split == "train" else self.evaluation(split)
+
+    def _order(self) -> Plan:
+        plan = self._plan()
+        return FirstEpoch(plan=plan) if self._overfits() and isinstance(plan, MixturePlan) else plan
 
     def _check_batch(self) -> None:
         length, needed = self._plan().length(0), self.global_batch
@@ -264,11 +323,26 @@ class PlannedDataModule(LightningDataModule, ABC):
             quarantine=quarantine,
             ledger=None if quarantine is None or trainer is None else Path(trainer.default_root_dir),
             sources=tuple(part.name for part in chosen.parts),
+            targets=plan.targets if isinstance(plan, MixturePlan) else None,
         )
         self._loaders.add(loader)
         if train:
-            self._trained = loader
+            self._count_on(loader)
         return loader
+
+    def _count_on(self, loader: PlannedLoader) -> None:
+        """Let a training loader add to what its predecessors in the same training have counted."""
+        trainer, before = self.trainer, self._counted
+        if before is None and trainer is not None and self._trained is not None and self._trained_by() is trainer:
+            before = self._trained.statistics()
+        if before:
+            loader.count_on(before)
+        self._counted, self._trained = None, loader
+        self._trained_by = _nobody if trainer is None else ref(trainer)
+
+
+def _nobody() -> None:
+    """A reference to no trainer."""
 
 
 def check_at_least(least: int, **numbers: int) -> None:

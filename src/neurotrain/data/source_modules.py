@@ -13,7 +13,7 @@ from neurotrain.data.members import Membership, shape_buckets
 from neurotrain.data.mixture import Buckets, MixturePlan
 from neurotrain.data.parts import Part, SourcePart, Step, check_kept, split_rows
 from neurotrain.data.plan import EpochPlan, Plan
-from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
+from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, Split, check_held_out
 from neurotrain.data.report import staged
 from neurotrain.data.sources import (
     FolderSource,
@@ -25,6 +25,7 @@ from neurotrain.data.sources import (
     WebDatasetSource,
 )
 from neurotrain.storage import LocalStorage, S3Storage, Storage
+from neurotrain.storage.layered import LayeredStorage
 
 _NOTHING = Chosen(parts=(), transforms=())
 
@@ -134,10 +135,11 @@ class SourceDataModule(PlannedDataModule):
         Raises:
             ValueError: if validation or folds do not fit the source, or its entries do not fill a batch.
         """
-        if stage in ("fit", "validate"):
-            self._divide()
         if stage == "fit":
+            self._divide()
             self._check_batch()
+        if stage == "validate":
+            self.evaluation("validation")
         if stage in ("test", "predict"):
             self.evaluation(stage)
 
@@ -148,9 +150,11 @@ class SourceDataModule(PlannedDataModule):
     def evaluation(self, split: EvaluationSplit) -> Chosen:
         """The source of a split; nothing where there is none."""
         if split == "validation":
-            part = self._divide().get("validation")
+            held = self._validation
+            part = self._whole(split, held) if isinstance(held, Source) else self._divide().get(split)
         else:
-            source = self._predict or self._test if split == "predict" else self._test
+            # A source has a length, so its truth is asked of an index that may not be there yet.
+            source = self._predict if split == "predict" and self._predict is not None else self._test
             part = None if source is None else self._whole(split, source)
         return _NOTHING if part is None else Chosen(parts=(part,), transforms=(self._eval_transform,))
 
@@ -160,6 +164,13 @@ class SourceDataModule(PlannedDataModule):
         if preparation is None or preparation.aspect == "square":
             return None
         return shape_buckets(self._divide()["train"].table(), preparation.target, name=self.title)
+
+    def _is_there(self, split: Split) -> bool:
+        if not self._parts:
+            return super()._is_there(split)
+        # Dividing the training source decides on validation; without a test source there is nothing to be absent.
+        decided = (split == "validation" and "train" in self._parts) or (split == "test" and self._test is None)
+        return decided or split in self._parts
 
     def _plan(self) -> Plan:
         buckets = self.buckets()
@@ -207,8 +218,11 @@ class SourceDataModule(PlannedDataModule):
         name = type(self).__name__
         if not isinstance(source, self.accepts):
             raise TypeError(f"{key}={type(source).__name__}: {name} is for {_names(self.accepts)}")
-        if source.storage is not None and not isinstance(source.storage, self.storages):
-            raise TypeError(f"{key}.storage={type(source.storage).__name__}: {name} is for {_names(self.storages)}")
+        storage = source.storage
+        while isinstance(storage, LayeredStorage):
+            storage = storage.storage
+        if storage is not None and not isinstance(storage, self.storages):
+            raise TypeError(f"{key}.storage={type(storage).__name__}: {name} is for {_names(self.storages)}")
 
 
 class LocalDataModule(SourceDataModule):
