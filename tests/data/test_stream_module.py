@@ -19,7 +19,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from toy_stream import TOTAL, Numbers, stream, write_shards
 
-from neurotrain.data import StreamDataModule
+from neurotrain.data import MixtureDataModule, StreamDataModule
 from neurotrain.data.sources import WebDatasetSource
 from neurotrain.storage import LocalStorage
 
@@ -123,13 +123,13 @@ def test_a_killed_run_sees_what_remains(
 
 def test_says_that_it_is_streamed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = module(folder, num_workers=2)
+    with pytest.raises(ValueError, match="toy: WebDatasetStream is streamed and has no index"):
+        MixtureDataModule(sources={"toy": data}).setup("fit")
     data.setup("fit")
     with caplog.at_level(logging.INFO, logger="neurotrain"):
         data.train_dataloader()
     assert r"toy is streamed: its order depends on the number of ranks (1) and workers (2)" in caplog.text
     assert data.summary()["streamed"] is True
-    with pytest.raises(ValueError, match="toy: WebDatasetStream is streamed and has no index"):
-        data.training()
 
 
 def test_a_rank_without_data_is_an_error_at_set_up(folder: Path) -> None:

@@ -19,6 +19,7 @@ from neurotrain.data.planned_module import (
     SequentialPlan,
     check_at_least,
 )
+from neurotrain.data.report import staged
 from neurotrain.data.sources import Source, StreamingSource
 from neurotrain.data.stream_loader import StreamLoader, opened
 from neurotrain.data.stream_reader import Preparation
@@ -105,6 +106,7 @@ class StreamDataModule(PlannedDataModule):
         self._prefetch, self._timeout = prefetch, timeout
         self._parts: dict[str, Part[Any]] = {}
         self._streamed: StreamLoader | None = None
+        self._is_set_up = False
 
     @property
     def title(self) -> str:
@@ -116,6 +118,7 @@ class StreamDataModule(PlannedDataModule):
         """Workers of all ranks, each with a share of the stream; without workers, the ranks."""
         return self.world_size * max(1, self._num_workers)
 
+    @staged("index")
     def setup(self, stage: str) -> None:
         """Find the shards and indexes of a stage's sources; those of another stage may be absent.
 
@@ -128,17 +131,20 @@ class StreamDataModule(PlannedDataModule):
         if stage == "fit":
             self._check_batch()
             opened(self._train, readers=self.readers)
+            self._is_set_up = True
         if stage in ("fit", "validate"):
             self.evaluation("validation")
         if stage in ("test", "predict"):
             self.evaluation(stage)
 
     def training(self) -> Chosen:
-        """A stream has no parts that can be counted or drawn from.
+        """No parts: nothing of a stream can be counted or drawn from.
 
         Raises:
-            ValueError: always.
+            ValueError: if it was not set up to be trained on by itself: mixtures and inspection ask so, and need parts.
         """
+        if self._is_set_up:
+            return Chosen(parts=(), transforms=())
         raise ValueError(
             f"{self.title}: {type(self._train).__name__} is streamed and has no index, which mixtures and inspection "
             "need: use the source of the same layout that has one"
