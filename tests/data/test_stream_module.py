@@ -100,8 +100,9 @@ def test_an_interrupted_run_sees_what_remains(
     path = tmp_path / "interrupted.ckpt"
     validation = WebDatasetSource(name="held", storage=LocalStorage(root=folder), shards="0.tar")
     before = fit(module(folder, num_workers=workers, validation=validation), tmp_path, Interruption(step, path))
-    after = fit(module(folder, num_workers=workers, validation=validation), tmp_path, resume=path)
-    assert before + after == uninterrupted[workers]
+    data = module(folder, num_workers=workers, validation=validation)
+    assert before + fit(data, tmp_path, resume=path) == uninterrupted[workers]
+    assert data.statistics()["read"] == 2 * TOTAL
     assert not multiprocessing.active_children()
 
 

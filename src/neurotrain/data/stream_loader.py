@@ -29,6 +29,7 @@ from neurotrain.data.engine import (
     Quarantine,
     Records,
     StartMethod,
+    Statistics,
     Stream,
     TooManyBadSamplesError,
     WorkerPool,
@@ -204,6 +205,11 @@ class StreamLoader(Iterable[Any]):
             ``replaced`` is 0, for the next sample of a stream stands for itself; ``retried, batches``.
         """
         return self._records.statistics.as_dict()
+
+    def count_on(self, statistics: Mapping[str, int]) -> None:
+        """Add to what the first rank had counted; a state that is loaded afterwards knows better."""
+        if self._batches.rank == 0:
+            self._records.statistics = Statistics.of(statistics)
 
     def bad_samples(self) -> tuple[BadSample, ...]:
         """What this process found to be bad."""

@@ -183,7 +183,9 @@ class StreamDataModule(PlannedDataModule):
             ledger=folder,
             one_order=self._overfits(),  # overfitting means the same few batches in each epoch
         )
-        self._streamed = loader
+        if self._counted:
+            loader.count_on(self._counted)
+        self._counted, self._streamed = None, loader
         if trainer is None or trainer.is_global_zero:
             self._announce()
         return loader
@@ -201,25 +203,39 @@ class StreamDataModule(PlannedDataModule):
     def state_dict(self) -> dict[str, Any]:
         """What must be equal where training is resumed, of plain values; where it goes on is the loader's to say."""
         return {
+            "statistics": self.statistics(),
             "train": {self.title: self._identity()},
             "validation": {part.name: part.digest() for part in self.evaluation("validation").parts},
             "plan": self._plan().fingerprint(),
         }
 
+    def statistics(self) -> dict[str, int]:
+        """What this rank has read in training so far: see ``StreamLoader.statistics``; empty before."""
+        return {} if self._streamed is None else self._streamed.statistics()
+
     def summary(self) -> dict[str, Any]:
-        """What a run was given, of plain values; the size of a stream is unknown, so there is no count of it."""
-        splits = {split: self.evaluation(split) for split in ("validation", "test")}
-        parts = {split: chosen.parts[0] for split, chosen in splits.items() if chosen.parts}
-        return {
+        """What a run was given, of plain values; the size of a stream is unknown, so there is no count of it.
+
+        It tells of what the stages so far have asked for, since data of others may be absent.
+        """
+        parts = {split: part for split, part in self._parts.items() if split != "predict"}
+        told = {
             "name": self.title,
-            "fingerprint": self._identity(),
+            "fingerprint": "-".join(part.fingerprint() for part in [*parts.values()][:1]),
             "synthetic": None,
-            "streamed": True,
-            "readers": self.readers,
             "counts": {split: len(part) for split, part in parts.items()},
             "sources": {split: {part.name: len(part)} for split, part in parts.items()},
-            "samples_per_epoch": self._samples_per_epoch // self.global_batch * self.global_batch,
-            "statistics": {} if self._streamed is None else self._streamed.statistics(),
+        }
+        if not self._is_set_up:
+            return told
+        return {
+            **told,
+            "fingerprint": self._identity(),
+            "streamed": True,
+            "readers": self.readers,
+            "samples_per_epoch": self._samples_per_epoch,
+            "dropped_per_epoch": self._samples_per_epoch % self.global_batch,
+            "statistics": self.statistics(),
         }
 
     def _plan(self) -> Plan:
