@@ -147,13 +147,10 @@ class PlannedLoader(Iterable[Any]):
         )
         self._workers, self._prefetch, self._persistent = num_workers, prefetch, persistent_workers
         self._start_method: StartMethod = start_method
-        self._timeout = timeout
-        self._pin_memory = pin_memory
-        self._quarantine = quarantine
+        self._timeout, self._pin_memory, self._quarantine = timeout, pin_memory, quarantine
         self._ledger = None if ledger is None else Ledger(folder=ledger, rank=rank, world_size=world_size)
         self._ledger_is_cut = False
-        self._position = (0, 0)
-        self._last = 0  # number of batches of the epoch that runs
+        self._position, self._last = (0, 0), 0  # the last one: batches of the epoch that runs
         self._kept: WorkerPool | None = None
         self._running: weakref.ref[WorkerPool] | None = None
         self._records = Records()
