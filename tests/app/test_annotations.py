@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -152,7 +153,12 @@ FITS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "annotation"), FITS, ids=str)
+def _named(value: object) -> str:
+    """A name that is the same in every process: without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
+@pytest.mark.parametrize(("value", "annotation"), FITS, ids=_named)
 def test_value_fits(value: object, annotation: object) -> None:
     assert conform(value, annotation) is None
 
@@ -204,7 +210,7 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "annotation", "reason"), REFUSALS, ids=str)
+@pytest.mark.parametrize(("value", "annotation", "reason"), REFUSALS, ids=_named)
 def test_value_is_refused(value: object, annotation: object, reason: str) -> None:
     found = conform(value, annotation)
     assert found is not None
@@ -240,7 +246,7 @@ NODE_FITS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "annotation"), NODE_FITS, ids=str)
+@pytest.mark.parametrize(("value", "annotation"), NODE_FITS, ids=_named)
 def test_node_fits(value: object, annotation: object) -> None:
     assert fit(value, annotation) is None
 
@@ -272,7 +278,7 @@ NODE_REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "annotation", "reason"), NODE_REFUSALS, ids=str)
+@pytest.mark.parametrize(("value", "annotation", "reason"), NODE_REFUSALS, ids=_named)
 def test_node_is_refused(value: object, annotation: object, reason: str) -> None:
     assert fit(value, annotation) == reason
 
@@ -317,7 +323,7 @@ CONVERSIONS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "annotation", "expected"), CONVERSIONS, ids=str)
+@pytest.mark.parametrize(("value", "annotation", "expected"), CONVERSIONS, ids=_named)
 def test_conversion(value: object, annotation: object, expected: object) -> None:
     converted = convert(value, annotation)
     assert same(converted, expected)

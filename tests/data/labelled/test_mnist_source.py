@@ -89,7 +89,7 @@ _GOOD = idx_bytes(np.zeros((2, 3, 3), np.uint8))
         (_GOOD[:-1], "the file has 17"),
         (_GOOD + b"x", "more than 18"),
         (bytes([0, 0, 8, 3]) + b"\xff" * 12, "at most 100"),
-        (gzip.compress(_GOOD)[:-12], "cut off|gzip"),
+        (gzip.compress(_GOOD, mtime=0)[:-12], "cut off|gzip"),
         (b"\x1f\x8bnonsense", "gzip"),
     ],
 )
