@@ -52,7 +52,7 @@ def help_text() -> str:
     """Return the help, with every group and choice of the user's and the shipped configurations.
 
     Example:
-        >>> "experiment: drive_unet" in help_text()
+        >>> "  data: " in help_text()
         True
     """
     choices: dict[str, set[str]] = {}
