@@ -258,7 +258,8 @@ def test_killed_processes_leave_a_sound_and_bounded_cache(tmp_path: Path) -> Non
     for round_ in range(12):
         ready.get(timeout=120)
         time.sleep(draw.uniform(0.01, 0.08))
-        assert cache.bytes_held() <= 20_000
+        # A scan is no snapshot: while others write, a file that goes and the one that takes its place both count.
+        assert cache.bytes_held() <= 20_000 + 2 * 1_000
         victim = workers.pop(0)
         assert victim.exitcode is None, "a worker read wrong bytes"
         os.kill(victim.pid or 0, signal.SIGKILL)
