@@ -16,7 +16,10 @@ EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_and_passes_the_strict_check(experiment: str) -> None:
+def test_every_experiment_composes_and_passes_the_strict_check(
+    experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEUROTRAIN_BUCKET", "lab")  # drive_mixture asks for it
     config = neurotrain.compose(experiment, ["paths.data_dir=data"])
     assert config.values["name"] == experiment
     assert config.notice is None
