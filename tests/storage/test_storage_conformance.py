@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Backend
+from backends import Backend
 
 from neurotrain.storage import (
     ChangedError,

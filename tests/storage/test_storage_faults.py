@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, http_storage, hub_storage, put_file, s3_storage
+from backends import QUICK, http_storage, hub_storage, put_file, s3_storage
 from hub_server import HubServer
 from servers import FaultProxy, Faults, FolderServer, MotoServer, start_proxy
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, http_storage, put_file
+from backends import QUICK, http_storage, put_file
 from servers import FolderServer, start_http
 
 from neurotrain.storage import (

@@ -8,7 +8,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import QUICK, hub_storage
+from backends import QUICK, hub_storage
 from hub_server import TOKEN, HubServer
 from servers import FaultProxy, Faults, FolderServer, MotoServer
 

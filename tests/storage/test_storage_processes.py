@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import http_storage, put_file, s3_storage
+from backends import http_storage, put_file, s3_storage
 from servers import CREDENTIALS, FolderServer, MotoServer
 
 from neurotrain.storage import HttpStorage, Storage

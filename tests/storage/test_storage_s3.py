@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, s3_storage
+from backends import QUICK, s3_storage
 from servers import CREDENTIALS, MotoServer
 
 from neurotrain.storage import (
