@@ -3,7 +3,7 @@
 Shape legend: ``B`` batch, ``C`` image channels, ``L`` labels of a multilabel problem, ``*spatial`` two or three axes.
 """
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 
@@ -62,10 +62,10 @@ class ImageSample(TypedDict):
 
 
 class ImageTextSample(ImageSample):
-    """One image with one caption.
+    """One image with its caption.
 
     Attributes:
-        caption: the text.
+        caption: the text; several of them are its lines.
     """
 
     caption: str
@@ -147,5 +147,92 @@ class ClassificationBatch(TypedDict):
 
     image: Tensor
     label: Tensor
+    id: list[str]
+    source: list[str]
+
+
+class Category(NamedTuple):
+    """One kind of object, as a data set calls it.
+
+    Attributes:
+        id: its number there, which need not be the next one.
+        name: its name there.
+    """
+
+    id: int
+    name: str
+
+
+@runtime_checkable
+class Categorized(Protocol):
+    """Data whose labels stand for categories: label ``n`` is the ``n``-th of them."""
+
+    def categories(self) -> tuple[Category, ...] | None:
+        """The categories by label; None where nothing that was set up knows them."""
+        ...
+
+
+class DetectionSample(ImageSample):
+    """One image with its annotated objects, N of them or none.
+
+    Attributes:
+        image: uint8 ``(3, H, W)`` as decoded, float32 in [0, 1] for a network.
+        boxes: float64 ``(N, 4)``, left, top, right and bottom in pixels; as annotated, so perhaps empty or reaching
+            outside of the image. Double precision, or overlaps near a threshold would fall on its other side.
+        labels: int64 ``(N,)``, from 0.
+        iscrowd: int64 ``(N,)``, 1 where the box stands for a crowd, which counts in evaluation only.
+        area: float64 ``(N,)``, as annotated; it decides about an object's size class in evaluation.
+        masks: uint8 ``(N, H, W)`` in {0, 1}, where they were asked for.
+        size: int64 ``(2,)``, height and width of the image as it is stored.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    iscrowd: Tensor
+    area: Tensor
+    masks: NotRequired[Tensor]
+    size: Tensor
+
+
+class DetectionBatch(TypedDict):
+    """Images of any shapes with their objects, listed; see :class:`DetectionSample`.
+
+    Attributes:
+        image: B images.
+        boxes: of each.
+        labels: of each.
+        iscrowd: of each.
+        area: of each.
+        masks: of each, where they were asked for.
+        size: int64 ``(B, 2)``.
+        id: B names.
+        source: B names of sources.
+    """
+
+    image: list[Tensor]
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    iscrowd: list[Tensor]
+    area: list[Tensor]
+    masks: NotRequired[list[Tensor]]
+    size: Tensor
+    id: list[str]
+    source: list[str]
+
+
+class ImageTextBatch(TypedDict):
+    """Images of one shape with their captions, stacked.
+
+    Attributes:
+        image: float32 ``(B, C, H, W)``.
+        caption: B texts; several captions of an image are the lines of its text.
+        text_pooled: ``(B, E)``, one stored feature a text, where a text encoder ran ahead of training.
+        id: B names.
+        source: B names of sources.
+    """
+
+    image: Tensor
+    caption: list[str]
+    text_pooled: NotRequired[Tensor]
     id: list[str]
     source: list[str]

@@ -11,7 +11,7 @@ from torch import nn
 from neurotrain.networks.text import TextTransformer, WordTokenizer
 
 
-def build(**options: Any) -> TextTransformer:
+def build(**options: Any) -> TextTransformer:  # noqa: ANN401 - of the constructor
     torch.manual_seed(0)
     tokenizer = WordTokenizer(size=300)
     tokenizer.learn(["a cat and a dog"])

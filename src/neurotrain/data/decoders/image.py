@@ -19,6 +19,9 @@ from neurotrain.data.sources.base import RawSample, SampleFormatError
 CaptionChoice = Literal["random", "first"]
 """Which of an image's captions (its caption's lines) is taken."""
 
+DecodedCaptions = Literal["random", "first", "all"]
+"""The same, or all of them: the lines as they are."""
+
 
 class PictureDecoder(Decoder[Sample]):
     """What decoders of one image share: decoding, preparation, the images that steer it.
@@ -142,10 +145,11 @@ class ImageDecoder(PictureDecoder[ImageSample]):
 
 
 class ImageTextDecoder(PictureDecoder[ImageTextSample]):
-    """Decodes ``image`` and takes one of the lines of ``caption``.
+    """Decodes ``image`` and takes one of the lines of ``caption``, or all of them.
 
     Args:
-        choice: which of several captions is taken.
+        choice: which of several captions is taken; ``all`` keeps them apart by line breaks, for
+            :class:`~neurotrain.data.transforms.ImageOneCaption` to draw one in training, and evaluation to see them all.
         preparation: see :class:`PictureDecoder`.
         conditioning: see :class:`PictureDecoder`.
         background: see :class:`PictureDecoder`.
@@ -158,7 +162,7 @@ class ImageTextDecoder(PictureDecoder[ImageTextSample]):
     def __init__(
         self,
         *,
-        choice: CaptionChoice = "random",
+        choice: DecodedCaptions = "random",
         preparation: ImagePreparation | None = None,
         conditioning: Mapping[str, Literal["image", "mask"]] | None = None,
         background: tuple[int, int, int] = WHITE,
@@ -167,14 +171,14 @@ class ImageTextDecoder(PictureDecoder[ImageTextSample]):
         super().__init__(
             preparation=preparation, conditioning=conditioning, background=background, max_pixels=max_pixels
         )
-        if choice not in get_args(CaptionChoice):
-            raise ValueError(f"choice={choice!r}: must be one of {', '.join(map(repr, get_args(CaptionChoice)))}")
-        self.choice: CaptionChoice = choice
+        if choice not in get_args(DecodedCaptions):
+            raise ValueError(f"choice={choice!r}: must be one of {', '.join(map(repr, get_args(DecodedCaptions)))}")
+        self.choice: DecodedCaptions = choice
 
     @property
     def deterministic(self) -> bool:
         """True where neither a crop nor a caption is drawn."""
-        return super().deterministic and self.choice == "first"
+        return super().deterministic and self.choice != "random"
 
     def _sample(self, raw: RawSample, generator: torch.Generator, out: NDArray[np.uint8] | None) -> ImageTextSample:
         picture = self._picture(raw, generator, out)
@@ -219,8 +223,8 @@ class ClassificationDecoder(PictureDecoder[ClassificationSample]):
         raise SampleFormatError(f"{raw.uri}: label {label!r} is not {expected}")
 
 
-def chosen_caption(raw: RawSample, choice: CaptionChoice, generator: torch.Generator) -> str:
-    r"""One of the captions of an entry: the lines of its field ``caption``.
+def chosen_caption(raw: RawSample, choice: DecodedCaptions, generator: torch.Generator) -> str:
+    r"""One of the captions of an entry, the lines of its field ``caption``; or all of them.
 
     Raises:
         SampleFormatError: if there is none.
@@ -233,6 +237,8 @@ def chosen_caption(raw: RawSample, choice: CaptionChoice, generator: torch.Gener
     text = raw.fields.get("caption")
     if not isinstance(text, str):
         raise SampleFormatError(f"{raw.uri}: has no caption")
+    if choice == "all":
+        return text
     lines = text.split("\n")
     if choice == "first" or len(lines) == 1:
         return lines[0]

@@ -5,6 +5,7 @@ from neurotrain.data.transforms.geometry import CentreCrop, PadToMultiple, Rando
 from neurotrain.data.transforms.image import ImageAffine, ImageCrop, ImageFlip, ImageRandAugment, ImageToFloat
 from neurotrain.data.transforms.intensity import Normalize, NormalizeInside, RandomBlur, RandomColor, RandomNoise
 from neurotrain.data.transforms.patch import RandomPatch
+from neurotrain.data.transforms.text import ImageOneCaption
 
 __all__ = [
     "CentreCrop",
@@ -13,6 +14,7 @@ __all__ = [
     "ImageAffine",
     "ImageCrop",
     "ImageFlip",
+    "ImageOneCaption",
     "ImageRandAugment",
     "ImageToFloat",
     "Normalize",
