@@ -47,6 +47,31 @@ class SegmentationBatch(TypedDict):
     source: list[str]
 
 
+class VolumeBatch(TypedDict):
+    """Whole prepared volumes of one shape, to be predicted and scored over the voxels of their files.
+
+    The canonical frame is that of the file, its axes permuted and mirrored to run right, anterior, superior.
+
+    Attributes:
+        image: float32 ``(B, C, *spatial)``, cropped and resampled.
+        reference: uint8 classes ``(B, *size)`` over all voxels of the canonical frame, or regions ``(B, L, *size)``;
+            absent where nothing is labelled.
+        box: int64 ``(B, 2, 3)``: first voxel of the canonical frame that the image covers, and the one after its last.
+        size: int64 ``(B, 3)``: voxels of the canonical frame.
+        spacing: float64 ``(B, 3)``: millimetres of a voxel of the canonical frame.
+        id: B names.
+        source: B dataset names.
+    """
+
+    image: Tensor
+    reference: NotRequired[Tensor]
+    box: Tensor
+    size: Tensor
+    spacing: Tensor
+    id: list[str]
+    source: list[str]
+
+
 class ImageSample(TypedDict):
     """One image as it is seen; images that steer it travel beside it as ``conditioning/<name>``, of the same size.
 
