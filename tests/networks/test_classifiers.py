@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from neurotrain.networks.classification import Classifier, ResNetSmall, Timm
+from neurotrain.networks.classification import VGG, Classifier, ResNetSmall, Timm
 
 MEMBERS = {
     "ResNetSmall": lambda **options: ResNetSmall(widths=(4, 8), blocks=(2, 1), **options),
     "Timm": lambda **options: Timm(name="test_resnet", **options),
+    "VGG": lambda **options: VGG(widths=(4, 8), blocks=(1, 2), **options),
 }
 members = pytest.mark.parametrize("build", MEMBERS.values(), ids=MEMBERS.keys())
 
@@ -116,3 +117,22 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"conv9.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="test_resnet"):
         Timm(name="test_resnet", weights=str(tmp_path / "other.pth"))
+
+
+def test_the_plain_network_is_torchvisions_of_the_same_shape() -> None:
+    from torchvision.models import vgg11_bn
+
+    theirs = vgg11_bn().features.eval()
+    ours = VGG(widths=(64, 128, 256, 512, 512), num_classes=3).eval()
+    layers = [layer for layer in theirs if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    own = [layer for layer in ours.stages.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    for layer, reference in zip(own, layers, strict=True):
+        if isinstance(reference, nn.Conv2d):
+            assert reference.bias is not None
+            nn.init.zeros_(reference.bias)
+            layer.weight.data.copy_(reference.weight)
+    image = torch.randn(1, 3, 40, 33)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image), ours.head(theirs(image).mean((2, 3))))
+    with pytest.raises(ValueError, match="at least 32 pixels"):
+        ours(torch.zeros(1, 3, 31, 40))

@@ -15,6 +15,7 @@ from neurotrain import networks
 from neurotrain.networks import SegmentationOutput
 
 SMALL = {
+    "SimpleNet": {},
     "SmpNetwork": {"encoder": "tu-test_resnet"},
     "UNet": {"widths": (4, 8, 12), "aux_heads": 1},
     "WNet": {"widths": (4, 8), "mode": "multilabel"},

@@ -162,6 +162,18 @@ FAMILIES = (
         module="neurotrain.networks.classification",
         base="neurotrain.networks.classification.Classifier",
     ),
+    Family(
+        name="captioners",
+        group="model/network",
+        module="neurotrain.networks.captioning",
+        base="neurotrain.networks.captioning.Captioner",
+    ),
+    Family(
+        name="loras",
+        group="model/lora",
+        module="neurotrain.networks.captioning",
+        base="neurotrain.networks.captioning.Lora",
+    ),
     Family(name="losses", group="model/loss", module="neurotrain.losses", base="neurotrain.losses.SegmentationLoss"),
     Family(
         name="classification_losses",

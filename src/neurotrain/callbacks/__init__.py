@@ -1,5 +1,8 @@
 """What watches a run: checkpoints, averaged weights, metrics, progress, figures."""
 
+from neurotrain.callbacks.caption_export import CaptionerExport
+from neurotrain.callbacks.caption_figures import CaptionFigures
+from neurotrain.callbacks.caption_predictions import CaptionPredictions
 from neurotrain.callbacks.checkpoint import RunCheckpoint, find_last
 from neurotrain.callbacks.classification_figures import ClassificationFigures
 from neurotrain.callbacks.classification_predictions import ClassificationPredictions
@@ -16,6 +19,9 @@ from neurotrain.callbacks.telemetry import LoaderTelemetry
 from neurotrain.callbacks.throughput import Throughput
 
 __all__ = [
+    "CaptionFigures",
+    "CaptionPredictions",
+    "CaptionerExport",
     "ClassificationFigures",
     "ClassificationPredictions",
     "DataReport",

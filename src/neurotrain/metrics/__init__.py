@@ -1,5 +1,6 @@
 """Metrics: classes that accumulate over a data set and sync over ranks; the maths are in ``metrics.functional``."""
 
+from neurotrain.metrics.captioning import CaptionReport
 from neurotrain.metrics.centerline import CenterlineDice
 from neurotrain.metrics.classification import (
     CalibrationError,
@@ -32,6 +33,7 @@ __all__ = [
     "BLEUScore",
     "CIDErScore",
     "CalibrationError",
+    "CaptionReport",
     "CenterlineDice",
     "ClassificationReport",
     "DetectionConfusion",

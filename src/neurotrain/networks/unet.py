@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurotrain.networks.blocks import ConvBlock, Upsample, check_choice, convolution, resize
+from neurotrain.networks.blocks import AttentionGate, ConvBlock, Upsample, check_choice, convolution, resize
 from neurotrain.networks.output import SegmentationOutput
 
 
 @final
 class UNet(nn.Module):
-    """Encoder-decoder with skip connections, residual blocks and optional deep supervision.
+    """Encoder-decoder with skip connections, residual blocks, optional attention gates and deep supervision.
 
     Each level halves the resolution with a 2x2 max-pool, which floors; the decoder goes back to the exact size of
     each skip, so no input size needs padding.
@@ -33,6 +33,7 @@ class UNet(nn.Module):
     Reference:
         Ronneberger et al., 2015 (arXiv:1505.04597); deep supervision: Lee et al., 2015 (arXiv:1409.5185), with the
         heads placed as in nnU-Net (Isensee et al., 2021, doi:10.1038/s41592-020-01008-z).
+        Attention gates: Oktay et al., 2018 (arXiv:1804.03999).
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         upsample: Literal["linear", "transpose"] = "linear",
         aux_heads: int = 0,
+        attention_gates: bool = False,
     ) -> None:
         """Build the network.
 
@@ -60,6 +62,7 @@ class UNet(nn.Module):
             dropout: probability in ``[0, 1)`` of dropping a channel inside a block.
             upsample: ``"linear"`` (1x1 convolution, then interpolation) or ``"transpose"`` (transposed convolution).
             aux_heads: deep supervision heads on the decoder levels below the finest, at most ``len(widths) - 2``.
+            attention_gates: whether the decoder weighs the pixels of each skip connection (Attention U-Net).
 
         Raises:
             ValueError: if a setting is out of its range.
@@ -85,6 +88,11 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(block(in_channels=2 * fine, out_channels=fine) for fine in finer)
         heads = [convolution(width, out_channels, kernel=1, dims=dims, bias=True) for width in widths[: 1 + aux_heads]]
         self.head, self.aux_heads = heads[0], nn.ModuleList(heads[1:])
+        # Last, so that the other weights are drawn as they are without them.
+        self.gates = nn.ModuleList(
+            AttentionGate(skip_channels=fine, gate_channels=fine, dims=dims, norm=norm)
+            for fine in (finer if attention_gates else ())
+        )
 
     def forward(self, x_BCS: Tensor) -> Tensor | SegmentationOutput:
         """Logits of every pixel.
@@ -123,6 +131,8 @@ class UNet(nn.Module):
         features = [skips[-1]]
         for upsample, block, skip in zip(self.upsamples, self.decoder, reversed(skips[:-1]), strict=True):
             raised = upsample(features[-1], skip.shape[2:])
+            if len(self.gates):
+                skip = self.gates[len(features) - 1](skip, raised)
             features.append(block(torch.cat([raised, skip], dim=1)))
         return features
 

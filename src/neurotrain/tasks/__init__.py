@@ -1,5 +1,6 @@
 """LightningModules: a method each, made of network, loss, optimizer and metrics that are injected."""
 
+from neurotrain.tasks.captioning import CaptioningTask, CaptionPrediction
 from neurotrain.tasks.classification import ClassificationTask, ClassPrediction
 from neurotrain.tasks.mixing import Mixing, MixupCutmix
 from neurotrain.tasks.optimization import OptimizerFactory, layer_groups, optimizer_and_schedule, parameter_groups
@@ -8,6 +9,8 @@ from neurotrain.tasks.segmentation import Prediction, SegmentationTask
 from neurotrain.tasks.teaching import Distillation, SoftTargets
 
 __all__ = [
+    "CaptionPrediction",
+    "CaptioningTask",
     "ClassPrediction",
     "ClassificationTask",
     "Constant",

@@ -3,5 +3,6 @@
 from neurotrain.networks.classification.base import Classifier
 from neurotrain.networks.classification.resnet_small import ResNetSmall
 from neurotrain.networks.classification.timm import Timm
+from neurotrain.networks.classification.vgg import VGG
 
-__all__ = ["Classifier", "ResNetSmall", "Timm"]
+__all__ = ["VGG", "Classifier", "ResNetSmall", "Timm"]

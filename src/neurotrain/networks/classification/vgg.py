@@ -1,0 +1,115 @@
+"""Plain stacks of 3x3 convolutions, as in VGG, with a small head.
+
+Shape legend: ``B`` batch, ``C`` image channels, ``K`` classes, ``H`` height, ``W`` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, final
+
+from torch import Tensor, nn
+
+from neurotrain.networks.blocks import convolution, normalization
+from neurotrain.networks.classification.base import Classifier
+
+
+@final
+class VGG(Classifier):
+    """Stages of 3x3 convolutions with norm and ReLU, each ended by a 2x2 max-pool, then mean over pixels and linear.
+
+    With its defaults the convolutions of VGG-11 with batch norm at half its widths; the three fully connected layers,
+    which held nine tenths of its weights, are one.
+
+    Args:
+        in_channels: channels C of the image.
+        num_classes: logits K.
+        widths: channels of each stage.
+        blocks: number of convolutions of each stage.
+        norm: after each convolution.
+        dropout: before the last layer, in ``[0, 1)``.
+
+    Raises:
+        ValueError: if ``widths`` and ``blocks`` differ in length, or a number is out of range.
+
+    Reference:
+        Simonyan and Zisserman, 2015 (arXiv:1409.1556), table 1, column A; Lin et al., 2014 (arXiv:1312.4400), section
+        3.2, for the mean instead of fully connected layers.
+
+    Example:
+        >>> import torch
+        >>> VGG(widths=(4, 8), blocks=(1, 2))(torch.zeros(2, 3, 33, 20)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        widths: tuple[int, ...] = (32, 64, 128, 256, 256),
+        blocks: tuple[int, ...] = (1, 1, 2, 2, 2),
+        norm: Literal["batch", "instance", "group"] = "batch",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(blocks) or not widths or min(*widths, *blocks, in_channels, num_classes) < 1:
+            raise ValueError(
+                f"widths={tuple(widths)}, blocks={tuple(blocks)}, in_channels={in_channels}, "
+                f"num_classes={num_classes}: need as many blocks as widths, all at least 1"
+            )
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout={dropout} must be in [0, 1)")
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.stages = nn.ModuleList()
+        before = in_channels
+        for width, count in zip(widths, blocks, strict=True):
+            layers: list[nn.Module] = []
+            for _ in range(count):
+                layers += [
+                    convolution(before, width, kernel=3, dims=2),
+                    normalization(norm, width, dims=2),
+                    nn.ReLU(inplace=True),
+                ]
+                before = width
+            self.stages.append(nn.Sequential(*layers))
+        self.pool = nn.MaxPool2d(2)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(before, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits of each image.
+
+        Args:
+            x_BCHW: float image ``(B, C, H, W)``, each axis at least ``2 ** len(widths)`` long.
+
+        Returns:
+            ``(B, K)``.
+
+        Raises:
+            ValueError: if the image has another number of axes or channels, or is too small.
+        """
+        smallest = 2 ** len(self.stages)
+        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.in_channels or min(x_BCHW.shape[2:]) < smallest:
+            raise ValueError(
+                f"image of shape {tuple(x_BCHW.shape)}: expected (batch, {self.in_channels}, height, width), at least "
+                f"{smallest} pixels a side"
+            )
+        hidden = x_BCHW
+        for stage in self.stages:
+            hidden = self.pool(stage(hidden))
+        return self.head(self.dropout(hidden.mean((2, 3))))
+
+    def depths(self) -> Mapping[str, int]:
+        """Each stage and the head are a layer each."""
+        return {
+            name: int(name.split(".")[1]) if name.startswith("stages.") else len(self.stages)
+            for name, _ in self.named_parameters()
+        }
+
+    def evidence_layer(self) -> nn.Module:
+        """The last stage, before its pool."""
+        return self.stages[-1]
