@@ -9,17 +9,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra_zen import builds
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from neurotrain.app.allow import AllowList
+from neurotrain.app.diffusion_groups import DIFFUSION
 from neurotrain.app.settings import Paths, RunSettings
 
 OWNED_BY_THE_RUN = ("callbacks", "logger", "default_root_dir", "enable_checkpointing", "enable_progress_bar")
@@ -57,6 +58,24 @@ FAMILIES = (
         module="neurotrain.data.datasets",
         base="neurotrain.data.datasets.SegmentationDataset",
     ),
+    Family(
+        name="volume_datasets",
+        group="data/dataset",
+        module="neurotrain.data.volumes",
+        base="neurotrain.data.volumes.VolumeDataset",
+    ),
+    Family(
+        name="volume_preparations",
+        group="data/preparation",
+        module="neurotrain.data.volumes",
+        base="neurotrain.data.volumes.VolumePreparation",
+    ),
+    Family(
+        name="volume_transforms",
+        group="transform",
+        module="neurotrain.data.volumes",
+        base="neurotrain.data.transforms.Transform",
+    ),
     Family(name="storages", group="data/storage", module="neurotrain.storage", base="neurotrain.storage.Storage"),
     Family(
         name="retries",
@@ -80,6 +99,12 @@ FAMILIES = (
         base="neurotrain.data.sources.Source",
     ),
     Family(
+        name="detection_sources",
+        group="data/source",
+        module="neurotrain.data.detection",
+        base="neurotrain.data.sources.Source",
+    ),
+    Family(
         name="captions",
         group="data/captions",
         module="neurotrain.data.sources",
@@ -89,6 +114,12 @@ FAMILIES = (
         name="decoders",
         group="data/decoder",
         module="neurotrain.data.decoders",
+        base="neurotrain.data.decoders.Decoder",
+    ),
+    Family(
+        name="detection_decoders",
+        group="data/decoder",
+        module="neurotrain.data.detection",
         base="neurotrain.data.decoders.Decoder",
     ),
     Family(
@@ -163,6 +194,18 @@ FAMILIES = (
         base="neurotrain.networks.classification.Classifier",
     ),
     Family(
+        name="detectors",
+        group="model/network",
+        module="neurotrain.networks.detection",
+        base="neurotrain.networks.detection.Detector",
+    ),
+    Family(
+        name="clip_networks",
+        group="model/network",
+        module="neurotrain.networks.clip",
+        base="neurotrain.networks.clip.ClipNetwork",
+    ),
+    Family(
         name="captioners",
         group="model/network",
         module="neurotrain.networks.captioning",
@@ -174,7 +217,50 @@ FAMILIES = (
         module="neurotrain.networks.captioning",
         base="neurotrain.networks.captioning.Lora",
     ),
+    Family(name="text_networks", group="model/network", module="neurotrain.networks.text", base="torch.nn.Module"),
+    Family(
+        name="tokenizers",
+        group="model/tokenizer",
+        module="neurotrain.networks.text",
+        base="neurotrain.networks.text.Tokenizer",
+    ),
+    Family(
+        name="tower_tunings",
+        group="model/tuning",
+        module="neurotrain.networks.clip",
+        base="neurotrain.networks.clip.TowerTuning",
+    ),
+    Family(
+        name="prompts",
+        group="model/prompts",
+        module="neurotrain.networks.clip",
+        base="neurotrain.networks.clip.Prompts",
+    ),
+    Family(
+        name="clip_text_encoders",
+        group="data/encoder",
+        module="neurotrain.networks.clip",
+        base="neurotrain.networks.clip.ClipTextEncoder",
+    ),
+    Family(
+        name="volumetric_networks",
+        group="model/network",
+        module="neurotrain.networks.volumetric",
+        base="neurotrain.networks.volumetric.VolumetricNetwork",
+    ),
+    Family(
+        name="cleanings",
+        group="model/cleaning",
+        module="neurotrain.inference",
+        base="neurotrain.inference.MaskCleaning",
+    ),
     Family(name="losses", group="model/loss", module="neurotrain.losses", base="neurotrain.losses.SegmentationLoss"),
+    Family(
+        name="contrastive_losses",
+        group="model/loss",
+        module="neurotrain.losses.contrastive",
+        base="neurotrain.losses.contrastive.ContrastiveLoss",
+    ),
     Family(
         name="classification_losses",
         group="model/loss",
@@ -195,6 +281,7 @@ FAMILIES = (
         module="neurotrain.tasks",
         base="neurotrain.tasks.Distillation",
     ),
+    *(Family(name=name, group=group, module=module, base=base) for name, group, module, base in DIFFUSION),
     Family(name="inferers", group="model/inferer", module="neurotrain.inference", base="neurotrain.inference.Inferer"),
     Family(
         name="optimizers",
@@ -291,6 +378,28 @@ def node(family: Family, member: type) -> dict[str, Any]:
     return {str(key): value for key, value in container.items() if key not in family.without}
 
 
+class _Deferred(ConfigNode):
+    """A stored node that is built when a configuration first inherits it: one composition takes some 30 of 300."""
+
+    def __init__(self, family: Family, name: str, member: type) -> None:
+        self.name, self.group, self.package, self.provider = f"_{name}.yaml", family.group, None, "neurotrain"
+        self._family, self._member = family, member
+
+    @cached_property
+    def node(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        built = OmegaConf.structured(node(self._family, self._member))
+        assert isinstance(built, DictConfig)
+        return built
+
+
+def _store(store: ConfigStore, family: Family, name: str, member: type) -> None:
+    """Put a node where ``ConfigStore.store`` would, without building it."""
+    folder = store.repo
+    for part in family.group.split("/"):
+        folder = folder.setdefault(part, {})
+    folder[f"_{name}.yaml"] = _Deferred(family, name, member)
+
+
 @cache
 def register() -> AllowList:
     """Store every member's node under ``<group>/_<Name>`` and return what configurations may construct."""
@@ -300,9 +409,8 @@ def register() -> AllowList:
     targets: dict[str, object] = {}
     for family in FAMILIES:
         for name, member in members(family):
-            stored = node(family, member)
-            targets[stored["_target_"]] = member
-            store.store(group=family.group, name=f"_{name}", node=stored, provider="neurotrain")
+            targets[f"{member.__module__}.{member.__qualname__}"] = member
+            _store(store, family, name, member)
     return AllowList.from_environment(targets)
 
 

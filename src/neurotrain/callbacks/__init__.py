@@ -6,8 +6,13 @@ from neurotrain.callbacks.caption_predictions import CaptionPredictions
 from neurotrain.callbacks.checkpoint import RunCheckpoint, find_last
 from neurotrain.callbacks.classification_figures import ClassificationFigures
 from neurotrain.callbacks.classification_predictions import ClassificationPredictions
+from neurotrain.callbacks.clip_figures import ClipFigures
+from neurotrain.callbacks.clip_predictions import ClipPredictions
 from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
 from neurotrain.callbacks.data_report import DataReport
+from neurotrain.callbacks.detection_figures import DetectionFigures
+from neurotrain.callbacks.detection_predictions import DetectionPredictions
+from neurotrain.callbacks.distillation_validation import DistillationValidation
 from neurotrain.callbacks.ema import WeightAveraging
 from neurotrain.callbacks.figures import SegmentationFigures
 from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
@@ -17,6 +22,9 @@ from neurotrain.callbacks.progress import Progress
 from neurotrain.callbacks.tables import SampleTable
 from neurotrain.callbacks.telemetry import LoaderTelemetry
 from neurotrain.callbacks.throughput import Throughput
+from neurotrain.callbacks.volume_figures import VolumeFigures
+from neurotrain.callbacks.volume_predictions import VolumePredictions
+from neurotrain.callbacks.vocabulary import LearnVocabulary
 
 __all__ = [
     "CaptionFigures",
@@ -24,7 +32,13 @@ __all__ = [
     "CaptionerExport",
     "ClassificationFigures",
     "ClassificationPredictions",
+    "ClipFigures",
+    "ClipPredictions",
     "DataReport",
+    "DistillationValidation",
+    "DetectionFigures",
+    "DetectionPredictions",
+    "LearnVocabulary",
     "LoaderMetric",
     "LoaderTelemetry",
     "LoaderThroughput",
@@ -37,6 +51,8 @@ __all__ = [
     "SegmentationFigures",
     "SegmentationPredictions",
     "Throughput",
+    "VolumeFigures",
+    "VolumePredictions",
     "WeightAveraging",
     "find_last",
     "read_metrics",

@@ -2,20 +2,29 @@
 
 from neurotrain.tasks.captioning import CaptioningTask, CaptionPrediction
 from neurotrain.tasks.classification import ClassificationTask, ClassPrediction
+from neurotrain.tasks.distillation import DistillationTask
+from neurotrain.tasks.clip import ClipPrediction, ClipTask
+from neurotrain.tasks.detection import DetectionPrediction, DetectionTask
 from neurotrain.tasks.mixing import Mixing, MixupCutmix
 from neurotrain.tasks.optimization import OptimizerFactory, layer_groups, optimizer_and_schedule, parameter_groups
 from neurotrain.tasks.schedules import Constant, Cosine, MultiStep, Polynomial, Schedule
 from neurotrain.tasks.segmentation import Prediction, SegmentationTask
 from neurotrain.tasks.teaching import Distillation, SoftTargets
+from neurotrain.tasks.volume_segmentation import VolumePrediction, VolumeSegmentationTask
 
 __all__ = [
     "CaptionPrediction",
     "CaptioningTask",
     "ClassPrediction",
     "ClassificationTask",
+    "ClipPrediction",
+    "ClipTask",
     "Constant",
     "Cosine",
+    "DetectionPrediction",
+    "DetectionTask",
     "Distillation",
+    "DistillationTask",
     "Mixing",
     "MixupCutmix",
     "MultiStep",
@@ -25,6 +34,8 @@ __all__ = [
     "Schedule",
     "SegmentationTask",
     "SoftTargets",
+    "VolumePrediction",
+    "VolumeSegmentationTask",
     "layer_groups",
     "optimizer_and_schedule",
     "parameter_groups",

@@ -57,6 +57,8 @@ def test_one_of_several_captions() -> None:
     assert drawn == [ImageTextDecoder()(sample, draw(seed))["caption"] for seed in range(40)]
     assert ImageTextDecoder(choice="first").deterministic
     assert not ImageTextDecoder().deterministic
+    assert ImageTextDecoder(choice="all")(sample, draw())["caption"] == "one\ntwo\nthree"
+    assert ImageTextDecoder(choice="all").deterministic
     with pytest.raises(SampleFormatError, match=r"s3://bucket/7\.png: has no caption"):
         ImageTextDecoder()(raw(), draw())
     with pytest.raises(ValueError, match="choice='last'"):

@@ -148,8 +148,8 @@ class ImageTextDecoder(PictureDecoder[ImageTextSample]):
     """Decodes ``image`` and takes one of the lines of ``caption``, or all of them.
 
     Args:
-        choice: which of several captions is taken; ``all`` keeps them apart by line breaks, for
-            :class:`~neurotrain.data.transforms.ImageOneCaption` to draw one in training, and evaluation to see them all.
+        choice: which of several captions is taken; ``all`` keeps their lines: the transform ``ImageOneCaption`` draws
+            one in training, and evaluation sees them all.
         preparation: see :class:`PictureDecoder`.
         conditioning: see :class:`PictureDecoder`.
         background: see :class:`PictureDecoder`.

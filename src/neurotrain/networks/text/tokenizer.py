@@ -98,6 +98,6 @@ class HasTokenizer(Protocol):
     """A task whose texts go through a tokenizer that may still have to learn its vocabulary."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; None where there is nothing to learn."""
         ...

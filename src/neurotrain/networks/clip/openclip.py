@@ -1,0 +1,138 @@
+"""Adapter to the networks of open_clip.
+
+Shape legend: see :mod:`neurotrain.networks.clip.base`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from neurotrain.networks.clip.base import ClipNetwork
+from neurotrain.networks.clip.tuning import TowerTuning, merged_state
+from neurotrain.networks.text import Tokenizer
+
+_FOLDER = "local-dir:"
+
+
+@final
+class OpenClip(ClipNetwork):
+    """A network of open_clip by its name, with random weights or those of a local file; nothing is downloaded.
+
+    Its text tower is always the separate one (open_clip's ``CustomTextCLIP``), which computes the same. Where weights
+    are loaded, scale and bias are the file's.
+
+    Args:
+        name: as ``open_clip.list_models()`` has it, or ``local-dir:FOLDER`` with an ``open_clip_config.json``, weights
+            and, where the network needs one, a tokenizer of Hugging Face.
+        weights: safetensors, or a pickle of tensors alone, which is read without running code; None: random ones, or
+            the folder's.
+        temperature: where the scale begins with random weights.
+        bias: where the bias begins with random weights; None: there is none.
+        length: most tokens of a text; None: as the network has it.
+        image_tuning: what of the image tower learns; None: all of it.
+        text_tuning: what of the text tower learns; None: all of it.
+
+    Raises:
+        ValueError: if the name is unknown, or the weights do not fit.
+        FileNotFoundError: if there is no such file or folder.
+
+    Reference:
+        https://github.com/mlfoundations/open_clip
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "ViT-B-32",
+        weights: Path | None = None,
+        temperature: float = 0.07,
+        bias: float | None = None,
+        length: int | None = None,
+        image_tuning: TowerTuning | None = None,
+        text_tuning: TowerTuning | None = None,
+    ) -> None:
+        super().__init__(temperature=temperature, bias=bias)
+        _check_name(name)
+        model, loaded = _created(name, weights, bias, length)
+        self.visual: nn.Module = model.visual
+        self.text: nn.Module = model.text
+        self.name = name
+        self._tokenize = _tokenizer(name, int(model.context_length))
+        self.features = int(self.text.output_dim)  # pyright: ignore[reportArgumentType]
+        if loaded:
+            self.log_scale = nn.Parameter(model.logit_scale.detach().reshape(()).clone())
+            held = model.logit_bias
+            self.bias = None if held is None else nn.Parameter(held.detach().reshape(()).clone())
+        self.adapt(image=image_tuning, text=text_tuning)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None: open_clip's own is used, which learns nothing."""
+        return None
+
+    def towers(self) -> Mapping[str, nn.Module]:
+        """open_clip's ``visual`` and ``text``."""
+        return {"image": self.visual, "text": self.text}
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Tokens int64 ``(B, L)``, of the fixed length of the network."""
+        return self._tokenize(texts).long()
+
+    def exported(self) -> dict[str, Tensor]:
+        """Weights under open_clip's own names, changes of low rank merged: for ``weights``, or open_clip itself."""
+        state = {name: value for name, value in merged_state(self.state_dict()).items() if isinstance(value, Tensor)}
+        state["logit_scale"] = state.pop("log_scale")
+        if "bias" in state:
+            state["logit_bias"] = state.pop("bias")
+        return {name: value.detach().contiguous() for name, value in state.items()}
+
+
+def _check_name(name: str) -> None:
+    import open_clip
+
+    if name.startswith(_FOLDER):
+        if not (Path(name.removeprefix(_FOLDER)) / "open_clip_config.json").is_file():
+            raise FileNotFoundError(f"name={name!r}: no folder with an open_clip_config.json")
+        return
+    known = open_clip.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        raise ValueError(f"name={name!r} is no network of open_clip; nearest: {', '.join(near) or 'none'}")
+
+
+def _created(name: str, weights: Path | None, bias: float | None, length: int | None) -> tuple[Any, bool]:
+    """open_clip's network, and whether it has weights of a file."""
+    import open_clip
+    from open_clip.factory import load_checkpoint
+    from open_clip.model import CustomTextCLIP
+
+    if weights is not None and not Path(weights).is_file():
+        raise FileNotFoundError(f"weights={str(weights)!r}: no such file; null for random weights")
+    own = name.startswith(_FOLDER) and weights is None
+    try:
+        model: Any = open_clip.create_model(
+            name,
+            load_weights=own,
+            force_custom_text=True,
+            force_context_length=length,
+            pretrained_text=False,
+            init_logit_bias=bias,
+        )
+        if weights is not None:
+            load_checkpoint(model, str(weights), strict=True, weights_only=True)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(f"name={name!r}, weights={weights and str(weights)!r}: {error}") from error
+    if type(model) is not CustomTextCLIP:
+        raise ValueError(f"name={name!r} is a {type(model).__name__} of open_clip: only contrastive networks are used")
+    return model, own or weights is not None
+
+
+def _tokenizer(name: str, length: int) -> Any:  # noqa: ANN401 - several unrelated classes of open_clip
+    import open_clip
+
+    return open_clip.get_tokenizer(name, context_length=length)

@@ -1,0 +1,212 @@
+"""The experiment of images and texts as shipped, on generated data: both command lines, every layout, resuming."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from lightning import seed_everything
+from PIL import Image
+from safetensors import safe_open
+
+import neurotrain
+from neurotrain.app.cli import lightning_cli
+from neurotrain.app.convert import to_lightning_cli
+
+COUNT = 8
+
+
+def _png(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO's layout with two captions an image, and the same images in tables."""
+    root = tmp_path_factory.mktemp("captioned")
+    (root / "COCO-MINI" / "annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        (root / "COCO-MINI" / split).mkdir()
+        images, annotations = [], []
+        for number in range(COUNT):
+            name = f"{number:012d}.jpg"
+            (root / "COCO-MINI" / split / name).write_bytes(_png(number))
+            images.append({"id": number, "file_name": name, "width": 32, "height": 32})
+            for text in (f"{split} number {number}", f"a picture of {number} things"):
+                annotations.append({"id": len(annotations), "image_id": number, "caption": text})
+        told = {"images": images, "annotations": annotations}
+        (root / "COCO-MINI" / "annotations" / f"captions_{split}.json").write_text(json.dumps(told))
+    pairs = root / "pairs"
+    pairs.mkdir()
+    for split in ("train", "test"):
+        texts = [f"{split} number {number}" for number in range(COUNT)]
+        for number in range(COUNT):
+            (pairs / f"{number}.png").write_bytes(_png(number))
+        lines = [f"{number}.png,{text}" for number, text in enumerate(texts)]
+        (pairs / f"{split}.csv").write_text("\n".join(["image,caption", *lines]))
+        cells = [{"bytes": _png(number), "path": f"{number}.png"} for number in range(COUNT)]
+        pq.write_table(pa.table({"image": cells, "text": texts}), pairs / f"{split}-0.parquet")
+    return root
+
+
+def _small(data: Path, run: Path) -> list[str]:
+    return [
+        f"paths.data_dir={data}",
+        f"paths.run_dir={run}",
+        "data.batch_size=4",
+        "data.eval_batch_size=4",
+        "data.samples_per_epoch=8",
+        "data.decoder.preparation.resolution=32",
+        "data.decoder.preparation.multiple=16",
+        "trainer.max_epochs=1",
+        "trainer.check_val_every_n_epoch=1",
+        "trainer.log_every_n_steps=1",
+        "model.network.image.name=test_resnet",
+        "model.network.image.num_classes=16",
+        "model.network.text.width=16",
+        "model.network.text.layers=1",
+    ]
+
+
+@pytest.fixture(scope="session")
+def fitted(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401 - a run
+    run = tmp_path_factory.mktemp("runs") / "fitted"
+    return neurotrain.train(neurotrain.compose("coco_clip", _small(captioned, run)))
+
+
+def test_two_steps_leave_figures_words_and_scores(fitted: Any) -> None:  # noqa: ANN401 - a run
+    assert fitted.trainer.global_step == 2
+    words = fitted.model.tokenizer.words
+    # Words of the training captions, and of no held-out one.
+    assert {" train2017", " number", " 7"} <= set(words)
+    assert " val2017" not in words
+    for name in ("image_to_text_recall_1", "text_to_image_recall_1", "clip_accuracy", "text_to_image_median_rank"):
+        assert f"test/{name}" in fitted.metrics
+    written = {path.relative_to(fitted.directory).as_posix() for path in fitted.directory.rglob("*")}
+    assert written >= {"figures/similarity.png", "figures/retrieval.png", "figures/curves.png", "summary.json"}
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
+def test_the_other_command_line_ends_with_equal_weights(fitted: Any, captioned: Path, tmp_path: Path) -> None:  # noqa: ANN401
+    config = neurotrain.compose("coco_clip", _small(captioned, tmp_path))
+    values = to_lightning_cli(config, run_dir=tmp_path)
+    for log in values["trainer"]["logger"]:
+        log["init_args"]["directory"] = str(tmp_path)
+    file = tmp_path / "cli.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    seed_everything(config.values["seed"], workers=True, verbose=False)
+    cli: Any = lightning_cli(["--config", str(file), f"--trainer.default_root_dir={tmp_path}"], run=False)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    theirs = cli.model.state_dict()
+    for name, value in fitted.model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, theirs[name]) or name == "running", name
+        else:
+            assert value == theirs[name], name
+
+
+def test_predictions_are_embeddings_nearest_captions_and_labels(fitted: Any, captioned: Path, tmp_path: Path) -> None:  # noqa: ANN401
+    overrides = [
+        *_small(captioned, tmp_path / "predict"),
+        "stage=predict",
+        f"ckpt={fitted.directory / 'checkpoints' / 'last.ckpt'}",
+        "model.class_names=[cat,dog]",
+        "model/prompts=medical",
+        "callbacks.predictions.nearest=3",
+        "callbacks.predictions.probabilities=true",
+    ]
+    run = neurotrain.train(neurotrain.compose("coco_clip", overrides))
+    assert run.model.tokenizer.words == fitted.model.tokenizer.words  # pyright: ignore
+    folder = run.directory / "predictions"
+    with (folder / "captions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * COUNT
+    assert [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
+    assert float(rows[0]["cosine"]) >= float(rows[1]["cosine"])
+    with (folder / "labels.csv").open() as file:
+        labels = list(csv.DictReader(file))
+    assert [row["id"] for row in labels] == list(dict.fromkeys(row["id"] for row in rows))
+    for row in labels:
+        assert float(row["p(cat)"]) + float(row["p(dog)"]) == pytest.approx(1.0, abs=1e-5)
+        assert row["label"] in ("cat", "dog")
+    with safe_open(folder / "embeddings.safetensors", framework="pt") as file:
+        assert file.get_tensor("image").shape == (COUNT, 16)
+        assert file.get_tensor("text_image").tolist() == [image for image in range(COUNT) for _ in range(2)]
+        assert json.loads(file.metadata()["ids"]) == [row["id"] for row in labels]
+        captions = json.loads(file.metadata()["captions"])
+        best = (file.get_tensor("text") @ file.get_tensor("image")[0]).argmax()
+    assert captions[best] == rows[0]["caption"]
+
+
+def test_resumed_in_the_middle_of_an_epoch_it_ends_as_the_whole_run(captioned: Path, tmp_path: Path) -> None:
+    def overrides(run: str) -> list[str]:
+        return [
+            *_small(captioned, tmp_path / run),
+            "trainer.max_epochs=2",
+            "model/tuning@model.network.text_tuning=low_rank",
+            "callbacks.checkpoint.every_n_steps=1",
+            "callbacks.checkpoint.keep=9",
+            "callbacks.figures=null",
+            "test=false",
+        ]
+
+    whole = neurotrain.train(neurotrain.compose("coco_clip", overrides("whole")))
+    shutil.copytree(whole.directory, tmp_path / "part")
+    for path in (tmp_path / "part" / "checkpoints").glob("*.ckpt"):
+        if path.name != "step-00000003.ckpt":
+            path.unlink()
+    part = neurotrain.train(neurotrain.compose("coco_clip", [*overrides("part"), "resume=last"]))
+    assert part.trainer.global_step == whole.trainer.global_step == 4
+    left, right = (torch.load(run.directory / "checkpoints/last.ckpt", weights_only=True) for run in (part, whole))
+    assert left["state_dict"].keys() == right["state_dict"].keys()
+    for name, value in right["state_dict"].items():
+        same = (
+            torch.equal(value, left["state_dict"][name])
+            if isinstance(value, torch.Tensor)
+            else value == left["state_dict"][name]
+        )
+        assert same, name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model/network=open_clip"],
+        ["model/loss=siglip", "model.network.bias=-10.0"],
+        ["model/tuning@model.network.image_tuning=frozen", "model/tuning@model.network.text_tuning=low_rank"],
+        ["model/network=open_clip", "model/tuning@model.network.image_tuning=low_rank"],
+        ["model/prompts=general", "model.class_names=[cat]"],
+        ["data.train_transform.steps.float.mean=[0.5,0.5,0.5]"],
+        ["transform@data.train_transform=captioned_clip", "transform@data.eval_transform=clip_whole"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_every_choice_composes(overrides: list[str]) -> None:
+    if "model/network=open_clip" in overrides:
+        # Composed alone: the experiment's settings are of the other network.
+        neurotrain.compose(None, ["data=coco_pairs", "model=clip", "callbacks=clip", *overrides])
+    else:
+        neurotrain.compose("coco_clip", overrides)
+
+
+@pytest.mark.parametrize("layout", ["csv_pairs", "parquet_pairs"])
+def test_tables_of_pairs_train_too(layout: str, captioned: Path, tmp_path: Path) -> None:
+    small = [value for value in _small(captioned, tmp_path / "run") if not value.startswith("data.samples")]
+    overrides = [*small, f"data={layout}", "callbacks.figures=null", "data.test.name=pairs"]
+    overrides += ["~data.test.image", "~data.test.captions"]
+    run = neurotrain.train(neurotrain.compose("coco_clip", overrides))
+    assert run.trainer.global_step == 2
+    assert " train" in run.model.tokenizer.words  # pyright: ignore
