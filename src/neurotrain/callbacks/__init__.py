@@ -8,6 +8,7 @@ from neurotrain.callbacks.classification_figures import ClassificationFigures
 from neurotrain.callbacks.classification_predictions import ClassificationPredictions
 from neurotrain.callbacks.clip_figures import ClipFigures
 from neurotrain.callbacks.clip_predictions import ClipPredictions
+from neurotrain.callbacks.clip_tables import ClipSampleTable
 from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
 from neurotrain.callbacks.data_report import DataReport
 from neurotrain.callbacks.detection_figures import DetectionFigures
@@ -17,8 +18,10 @@ from neurotrain.callbacks.ema import WeightAveraging
 from neurotrain.callbacks.figures import SegmentationFigures
 from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
 from neurotrain.callbacks.loader_metrics import LoaderMetric, LoaderThroughput
+from neurotrain.callbacks.picture_samples import PictureSamples
 from neurotrain.callbacks.predictions import SegmentationPredictions
 from neurotrain.callbacks.progress import Progress
+from neurotrain.callbacks.role_export import RoleExport
 from neurotrain.callbacks.tables import SampleTable
 from neurotrain.callbacks.telemetry import LoaderTelemetry
 from neurotrain.callbacks.throughput import Throughput
@@ -34,6 +37,7 @@ __all__ = [
     "ClassificationPredictions",
     "ClipFigures",
     "ClipPredictions",
+    "ClipSampleTable",
     "DataReport",
     "DistillationValidation",
     "DetectionFigures",
@@ -45,7 +49,9 @@ __all__ = [
     "MetricsCsv",
     "NanGuard",
     "NonFiniteLossError",
+    "PictureSamples",
     "Progress",
+    "RoleExport",
     "RunCheckpoint",
     "SampleTable",
     "SegmentationFigures",

@@ -1,6 +1,7 @@
 """From files to batches: datasets and sources, joint transforms, and an exactly resumable loader."""
 
 from neurotrain.data.cached_module import CachedDataModule
+from neurotrain.data.detection_module import DetectionDataModule
 from neurotrain.data.loader import PlannedBatches, PlannedLoader
 from neurotrain.data.members import BalancedBy, InRandomOrder, InTableOrder, Membership, Order, WeightedBy
 from neurotrain.data.mixture_module import MixtureDataModule
@@ -8,6 +9,7 @@ from neurotrain.data.modules import SegmentationDataModule
 from neurotrain.data.parts import DatasetPart, Part, PartSamples, SampleError, SourcePart
 from neurotrain.data.plan import EpochPlan, SampleKey
 from neurotrain.data.planned_module import PlannedDataModule
+from neurotrain.data.points import PointDataModule
 from neurotrain.data.source_modules import (
     CsvDataModule,
     HuggingFaceDataModule,
@@ -18,6 +20,7 @@ from neurotrain.data.source_modules import (
     WebDatasetDataModule,
 )
 from neurotrain.data.stream_module import StreamDataModule
+from neurotrain.data.volumes.module import VolumeDataModule
 from neurotrain.data.weighted import WeightedCombinedLoader
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "CachedDataModule",
     "CsvDataModule",
     "DatasetPart",
+    "DetectionDataModule",
     "EpochPlan",
     "HuggingFaceDataModule",
     "InRandomOrder",
@@ -39,6 +43,7 @@ __all__ = [
     "PlannedBatches",
     "PlannedDataModule",
     "PlannedLoader",
+    "PointDataModule",
     "S3DataModule",
     "SampleError",
     "SampleKey",
@@ -46,6 +51,7 @@ __all__ = [
     "SourceDataModule",
     "SourcePart",
     "StreamDataModule",
+    "VolumeDataModule",
     "WebDatasetDataModule",
     "WeightedBy",
     "WeightedCombinedLoader",

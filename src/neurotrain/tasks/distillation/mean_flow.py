@@ -1,0 +1,113 @@
+"""Mean flow: the average velocity between two times, learned from its own derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from neurotrain.diffusion import Condition, PreparedBatch, RoleView, even_times
+from neurotrain.noise import FlowSchedule, LogitNormalTimes, TimeSampling, expand, initial_state
+from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, noise_like
+
+
+class MeanFlow(Method):
+    """``u(x_t, r, t) = v - (t - r) du/dt``: a velocity that leads from ``t`` to ``r`` in one step.
+
+    The derivative along the trajectory is a Jacobian-vector product in direction ``(v, 0, 1)``. The network predicts
+    ``flow`` and is told ``t - r`` (channel ``span``); the schedule is a flow without shift.
+
+    Args:
+        times: distribution of each of the two times.
+        equal_share: share of samples with ``r = t``, which learn the velocity itself.
+        power: p of the weight ``(|error|^2 + c)^-p``; 0 is the mean square.
+        offset: c.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Reference:
+        Geng et al., 2025 (arXiv:2505.13447), algorithm 1.
+    """
+
+    needs: ClassVar[Needs] = Needs()
+
+    def __init__(
+        self, *, times: TimeSampling | None = None, equal_share: float = 0.5, power: float = 0.5, offset: float = 1e-3
+    ) -> None:
+        if not 0 <= equal_share < 1 or power < 0 or offset <= 0:
+            raise ValueError(
+                f"equal_share={equal_share} must be in [0, 1), power={power} 0 or more, offset={offset} above 0"
+            )
+        self._times = LogitNormalTimes(mean=-0.4) if times is None else times
+        self._equal, self._power, self._offset = equal_share, power, offset
+
+    def bind(self, views: Mapping[str, RoleView]) -> None:
+        """Take the views.
+
+        Raises:
+            ValueError: if schedule or network are not what the method is defined for.
+        """
+        super().bind(views)
+        if self.context.schedule != FlowSchedule():
+            raise ValueError(f"mean flow is defined for FlowSchedule(shift=1.0), not {self.context.schedule}")
+        if self.views["student"].prediction != "flow":
+            raise ValueError(
+                f"prediction={self.views['student'].prediction!r} of the student: mean flow predicts 'flow'"
+            )
+
+    def updates(self, batch: PreparedBatch, moment: Moment) -> Iterator[Update]:
+        """One update of the student."""
+        x0, student = batch.x0, self.views["student"]
+        t, r = self._pair(len(x0), moment)
+        noise = noise_like(x0, moment)
+        x_t = self.adapter.add_noise(x0, noise, t)
+        velocity = noise - x0
+
+        def average(x: Tensor, end: Tensor, time: Tensor) -> Tensor:
+            return _average_velocity(student, x, end, time, batch.condition)
+
+        one, zero = torch.ones_like(t), torch.zeros_like(t)
+        along = torch.func.jvp(average, (x_t, r, t), (velocity, zero, one))
+        found, change = along[0], along[1]
+        wanted = (velocity - expand(t - r, x_t) * change).detach()
+        square = (found - wanted).float().square().flatten(1).sum(1)
+        weight = (square.detach() + self._offset) ** -self._power
+        yield Update("student", (weight * square).mean(), {"square": square.mean()})
+
+    def generate(
+        self,
+        view: RoleView,
+        noise: Tensor,
+        *,
+        steps: int,
+        condition: Condition,
+        guidance: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Steps of average velocity from 1 to 0."""
+        if guidance != 1.0:
+            raise ValueError(f"guidance={guidance} has no effect on a mean flow")
+        context = view.context
+        times = even_times(steps, first=0.0, last=context.last_time).tolist()
+        x_t = initial_state(noise, torch.tensor(times[0], device=noise.device), context.schedule)
+        for here, there in pairwise(times):
+            t, r = (torch.full((len(noise),), time, device=noise.device) for time in (here, there))
+            x_t = x_t - (here - there) * _average_velocity(view, x_t, r, t, condition)
+        return x_t
+
+    def _pair(self, count: int, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Times and ends, ``r <= t``."""
+        generator = moment.generator
+        first, second = (self._times(count, generator=generator, device=generator.device) for _ in range(2))
+        t, r = torch.maximum(first, second), torch.minimum(first, second)
+        equal = torch.rand(count, generator=generator, device=generator.device) < self._equal
+        return t, torch.where(equal, t, r)
+
+
+def _average_velocity(view: RoleView, x_t: Tensor, r: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    # The network itself: what is differentiated must not pass through conversions of other schedules.
+    return view.adapter.evaluate(view.handle.module, x_t, t, {**condition, "span": t - r})
