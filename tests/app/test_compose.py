@@ -20,6 +20,7 @@ def test_every_experiment_composes_and_passes_the_strict_check(
     experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NEUROTRAIN_BUCKET", "lab")  # drive_mixture asks for it
+    monkeypatch.setenv("NEUROTRAIN_VLM", "folder")  # coco_vision_language does
     config = neurotrain.compose(experiment, ["paths.data_dir=data"])
     assert config.values["name"] == experiment
     assert config.notice is None

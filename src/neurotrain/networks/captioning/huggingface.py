@@ -90,6 +90,7 @@ class HuggingFaceCaptioner(Captioner):
             self.model = add_lora(self.model, lora, trained=trained or ())
         elif trained is not None:
             learn_only(self.model, trained)
+        self.model.train()  # it comes in evaluation mode, where LoRA's dropout would be off
         self._digest: str | None = None
         self.register_state_dict_post_hook(_without_frozen)
         self.register_load_state_dict_pre_hook(_with_frozen)
