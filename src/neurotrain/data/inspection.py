@@ -193,7 +193,7 @@ def _computed(function: str, column: pa.ChunkedArray) -> Any:  # noqa: ANN401 - 
 def _broken(part: Part[Any], threads: int) -> Iterator[BrokenSample]:
     def look(index: int) -> BrokenSample | None:
         try:
-            part.read(index, torch.Generator().manual_seed(index))
+            part.check(index, torch.Generator().manual_seed(index))
         except Exception as error:
             if is_mistake(error):
                 raise

@@ -119,6 +119,15 @@ class Part(ABC, Generic[SampleT]):
         """
         return self.read(index, generator)
 
+    def check(self, index: int, generator: torch.Generator) -> None:
+        """Read one sample to see whether anything is wrong with it; a part may look closer than for training.
+
+        Args:
+            index: of the sample.
+            generator: for a decoder that draws.
+        """
+        self.read(index, generator)
+
     def fill(self, *, strict: bool = True) -> None:
         """Read ahead until one does not fit, so that workers find what there is room for.
 

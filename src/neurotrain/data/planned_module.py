@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from weakref import WeakSet, ref
 
 import numpy as np
@@ -116,6 +116,9 @@ class PlannedDataModule(LightningDataModule, ABC):
     Raises:
         ValueError: if a number is out of its range.
     """
+
+    ragged: ClassVar[tuple[str, ...]] = ()
+    """Fields of a sample that batches list, for their shapes differ."""
 
     def __init__(
         self,
@@ -320,6 +323,7 @@ class PlannedDataModule(LightningDataModule, ABC):
             persistent_workers=train and self._num_workers > 0,
             start_method=self._start_method,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            ragged=self.ragged,
             quarantine=quarantine,
             ledger=None if quarantine is None or trainer is None else Path(trainer.default_root_dir),
             sources=tuple(part.name for part in chosen.parts),
