@@ -133,6 +133,7 @@ def prepare_litdata(photos: Photos) -> None:
             output_dir=str(photos.root / "litdata" / name),
             chunk_bytes="4MB",
             num_workers=1,
+            start_method="fork",  # it sets the method of the whole process; its default would import this program anew
             verbose=False,
         )
 
@@ -171,38 +172,41 @@ def webdataset_loader(photos: Photos) -> Iterator[Any]:
 
 
 def prepare_huggingface(photos: Photos) -> None:
-    """Parquet with embedded bytes, once."""
+    """Parquet with embedded bytes, and the Arrow files that the library makes of it, once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for name, paths in zip(NAMES, photos.paths, strict=True):
-        for shard in range(WORKERS):
-            chosen = paths[shard::WORKERS]
-            images = [{"bytes": read_file(path), "path": path} for path in chosen]
-            file = photos.root / "parquet" / f"{name}-{shard}.parquet"
-            file.parent.mkdir(exist_ok=True)
-            pq.write_table(pa.table({"image": images, "id": list(chosen)}), file)
+        images = [{"bytes": read_file(path), "path": path} for path in paths]
+        file = photos.root / "parquet" / f"{name}.parquet"
+        file.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"image": images, "id": list(paths)}), file)
+        _arrow(photos, name)
 
 
-def huggingface_loader(photos: Photos) -> Iterator[Any]:
-    """interleave_datasets over streamed Parquet."""
+def _arrow(photos: Photos, name: str) -> Any:  # noqa: ANN401 - datasets.Dataset
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import datasets
 
     datasets.disable_progress_bars()
+    file = str(photos.root / "parquet" / f"{name}.parquet")
+    return datasets.Dataset.from_parquet(file, cache_dir=str(photos.root / "hub"))
+
+
+def huggingface_loader(photos: Photos) -> Iterator[Any]:
+    """interleave_datasets over memory-mapped Arrow in as many shards as workers, shuffled in a buffer."""
+    import datasets
+
     streams = [
-        datasets.load_dataset(
-            "parquet",
-            data_files=sorted(map(str, (photos.root / "parquet").glob(f"{name}-*.parquet"))),
-            split="train",
-            streaming=True,
-            cache_dir=str(photos.root / "hub"),
-        )
+        _arrow(photos, name)
         .cast_column("image", datasets.Image(mode="RGB"))
-        .shuffle(buffer_size=200)
+        .to_iterable_dataset(num_shards=WORKERS)
+        .shuffle(seed=0, buffer_size=200)
         for name in NAMES
     ]
-    mixed = datasets.interleave_datasets(streams, probabilities=list(WEIGHTS), stopping_strategy="all_exhausted")
+    mixed = datasets.interleave_datasets(
+        streams, probabilities=list(WEIGHTS), seed=0, stopping_strategy="all_exhausted"
+    )
     loader = DataLoader(
         mixed.with_format("torch"),
         batch_size=BATCH,

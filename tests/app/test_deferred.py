@@ -34,17 +34,39 @@ def test_the_package_is_whole_once_it_is_used() -> None:
         "assert torchmetrics.MetricCollection is MetricCollection and first == torchmetrics.__version__\n"
         "assert issubclass(BinaryAccuracy, lightning.pytorch.core.module.Metric)\n"
         "assert set(torchmetrics.__all__) <= set(dir(torchmetrics))\n"
+        "try:\n    torchmetrics.MeanMetrik\nexcept AttributeError as error:\n    assert 'MeanMetrik' in str(error)\n"
+        "else:\n    raise SystemExit('a name that does not exist was found')\n"
         "print(float(torchmetrics.functional.accuracy(__import__('torch').tensor([1, 0]),"
         " __import__('torch').tensor([1, 1]), task='binary')))"
     )
     assert told == "0.5"
 
 
-def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+def test_nothing_of_the_compiler_is_imported_before_something_is_compiled() -> None:
     told = _run(
-        "from neurotrain.app.deferred import defer_torchmetrics\n"
-        "defer_torchmetrics()\n"
-        "import torchmetrics\n"
-        "try:\n    torchmetrics.MeanMetrik\nexcept AttributeError as error:\n    print(error)"
+        "import sys, torch\n"
+        "from neurotrain.app.deferred import defer_compiler, defer_torchmetrics\n"
+        "defer_compiler(), defer_torchmetrics()\n"
+        "from lightning.fabric.wrappers import _unwrap_compiled\n"
+        "network = torch.nn.Linear(2, 1)\n"
+        "optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)\n"
+        "before = network.weight.detach().clone()\n"
+        "def step():\n"
+        "    optimizer.zero_grad()\n"
+        "    network(torch.ones(4, 2)).sum().backward()\n"
+        "    optimizer.step()\n"
+        "torch.use_deterministic_algorithms(True)\n"
+        "step()\n"
+        "assert not torch.equal(before, network.weight) and _unwrap_compiled(network) == (network, None)\n"
+        "late = 'torch._dynamo.eval_frame' in sys.modules\n"
+        "import torch._dynamo.utils as first\n"
+        "from torch._dynamo import utils as second\n"
+        "assert first is second is sys.modules['torch._dynamo.utils'] and first.__spec__.loader is not None\n"
+        "compiled = torch.compile(network, backend='eager')\n"
+        "assert torch.equal(compiled(torch.ones(3, 2)), network(torch.ones(3, 2)))\n"
+        "assert _unwrap_compiled(compiled)[0] is network and 'torch._dynamo.eval_frame' in sys.modules\n"
+        "step()\n"
+        "assert torch._inductor.config.deterministic and callable(torch._inductor.compile)\n"
+        "print(late, type(torch._dynamo).__name__, type(torch._inductor).__name__)"
     )
-    assert "MeanMetrik" in told
+    assert told == "False module module"

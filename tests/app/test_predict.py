@@ -15,7 +15,7 @@ from PIL import Image
 import neurotrain
 from neurotrain.app.overrides import substituted
 from neurotrain.app.strict import ConfigurationError
-from neurotrain.app.train import launch
+from neurotrain.app.launch import launch
 from neurotrain.data.datasets import DatasetError
 
 _MODEL = ["model.network.widths=[4,8]", "model/inferer=full_image", "callbacks.figures=null", "callbacks.table=null"]

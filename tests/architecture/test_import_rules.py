@@ -153,7 +153,7 @@ def test_import_neurotrain_is_light() -> None:
 def test_the_command_line_loads_no_optional_library() -> None:
     loaded = _loaded_by(
         "from neurotrain.app.deferred import defer_torchmetrics; defer_torchmetrics()\n"
-        "from neurotrain.app.train import launch"
+        "from neurotrain.app.launch import launch"
     )
     # matplotlib and PIL come with Lightning and torchmetrics where they are installed.
     assert "lightning" in loaded

@@ -6,7 +6,7 @@ import atexit
 import gc
 import sys
 
-from neurotrain.app.deferred import defer_torchmetrics
+from neurotrain.app.deferred import defer_compiler, defer_torchmetrics
 from neurotrain.app.overrides import folders
 
 HELP_FLAGS = frozenset({"-h", "--help"})
@@ -33,14 +33,15 @@ Flags:
 
 
 def main() -> None:
-    """Run ``train.py``: print the help, or hand over to :func:`neurotrain.app.train.launch`."""
+    """Run ``train.py``: print the help, or hand over to :func:`neurotrain.app.launch.launch`."""
     if not HELP_FLAGS.isdisjoint(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
     # The imports below make about a million objects that stay: collecting in between finds nothing and takes a second.
     gc.disable()
     defer_torchmetrics()
-    from neurotrain.app.train import launch
+    defer_compiler()
+    from neurotrain.app.launch import launch
 
     gc.freeze()
     atexit.register(gc.unfreeze)  # extension modules complain of objects that are never freed

@@ -15,17 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import main as hydra_main
-from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
 
 from neurotrain.app.allow import AllowList
-from neurotrain.app.compose import PRIMARY, UNBOUND, VERSION_BASE, Configuration, checked, prepare
-from neurotrain.app.overrides import config_folder, force_values, substituted
+from neurotrain.app.compose import UNBOUND, Configuration
 from neurotrain.app.registry import register
 from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
@@ -319,25 +315,4 @@ def _shared_with_ranks(path: Path) -> Generator[None]:
             os.environ[_RUN_DIR_VARIABLE] = earlier
 
 
-def launch() -> None:
-    """Run ``train`` under Hydra's command line (``--help``, ``--cfg job``, ``-m``, completion)."""
-    prepare()
-    typed, notice = substituted(sys.argv[1:])
-    sys.argv[1:] = force_values(typed)
-
-    def job(raw: DictConfig) -> dict[str, float]:
-        overrides = list(HydraConfig.get().overrides.task)
-        full_trace = bool(raw.get("full_trace", False))
-        try:
-            config = checked(raw, overrides=overrides, notice=notice)
-            return train(config, keep_predictions=False).metrics
-        except MISTAKES as error:
-            if full_trace:
-                raise
-            sys.stderr.write(f"error: {error}\n")
-            raise SystemExit(2) from None
-
-    hydra_main(config_path=str(config_folder()), config_name=PRIMARY, version_base=VERSION_BASE)(job)()
-
-
-__all__ = ["MISTAKES", "Run", "launch", "spare_checks", "train", "trainer_factory"]
+__all__ = ["MISTAKES", "Run", "spare_checks", "train", "trainer_factory"]
