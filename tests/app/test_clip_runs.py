@@ -24,6 +24,7 @@ from neurotrain.app.cli import lightning_cli
 from neurotrain.app.convert import to_lightning_cli
 
 COUNT = 8
+CLIP = ["model=clip", "callbacks=clip", "model.network.text.tokenizer.size=1024", "callbacks.figures=null"]
 
 
 def _png(seed: int) -> bytes:
@@ -74,6 +75,7 @@ def _small(data: Path, run: Path) -> list[str]:
         "trainer.max_epochs=1",
         "trainer.check_val_every_n_epoch=1",
         "trainer.log_every_n_steps=1",
+        "callbacks.checkpoint.every_n_steps=1",
         "model.network.image.name=test_resnet",
         "model.network.image.num_classes=16",
         "model.network.text.width=16",
@@ -84,7 +86,8 @@ def _small(data: Path, run: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def fitted(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401 - a run
     run = tmp_path_factory.mktemp("runs") / "fitted"
-    return neurotrain.train(neurotrain.compose("coco_clip", _small(captioned, run)))
+    overrides = [*_small(captioned, run), "callbacks.figures.count=2"]
+    return neurotrain.train(neurotrain.compose("coco_clip", overrides))
 
 
 def test_two_steps_leave_figures_words_and_scores(fitted: Any) -> None:  # noqa: ANN401 - a run
@@ -97,6 +100,12 @@ def test_two_steps_leave_figures_words_and_scores(fitted: Any) -> None:  # noqa:
         assert f"test/{name}" in fitted.metrics
     written = {path.relative_to(fitted.directory).as_posix() for path in fitted.directory.rglob("*")}
     assert written >= {"figures/similarity.png", "figures/retrieval.png", "figures/curves.png", "summary.json"}
+    with (fitted.directory / "test_samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * COUNT
+    recall = sum(row["image_rank"] == "1" for row in rows) / len(rows)
+    assert recall == pytest.approx(fitted.metrics["test/text_to_image_recall_1"])
+    assert all((row["image_rank"] == "1") == (row["nearest_image"] == row["id"]) for row in rows)
 
 
 @pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
@@ -151,62 +160,94 @@ def test_predictions_are_embeddings_nearest_captions_and_labels(fitted: Any, cap
     assert captions[best] == rows[0]["caption"]
 
 
-def test_resumed_in_the_middle_of_an_epoch_it_ends_as_the_whole_run(captioned: Path, tmp_path: Path) -> None:
-    def overrides(run: str) -> list[str]:
-        return [
-            *_small(captioned, tmp_path / run),
-            "trainer.max_epochs=2",
-            "model/tuning@model.network.text_tuning=low_rank",
-            "callbacks.checkpoint.every_n_steps=1",
-            "callbacks.checkpoint.keep=9",
-            "callbacks.figures=null",
-            "test=false",
-        ]
-
-    whole = neurotrain.train(neurotrain.compose("coco_clip", overrides("whole")))
-    shutil.copytree(whole.directory, tmp_path / "part")
+def test_resumed_in_the_middle_of_an_epoch_it_ends_as_the_whole_run(
+    fitted: Any,  # noqa: ANN401 - a run
+    captioned: Path,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(fitted.directory, tmp_path / "part")
     for path in (tmp_path / "part" / "checkpoints").glob("*.ckpt"):
-        if path.name != "step-00000003.ckpt":
+        if path.name != "step-00000001.ckpt":
             path.unlink()
-    part = neurotrain.train(neurotrain.compose("coco_clip", [*overrides("part"), "resume=last"]))
-    assert part.trainer.global_step == whole.trainer.global_step == 4
-    left, right = (torch.load(run.directory / "checkpoints/last.ckpt", weights_only=True) for run in (part, whole))
-    assert left["state_dict"].keys() == right["state_dict"].keys()
-    for name, value in right["state_dict"].items():
-        same = (
-            torch.equal(value, left["state_dict"][name])
-            if isinstance(value, torch.Tensor)
-            else value == left["state_dict"][name]
-        )
-        assert same, name
+    overrides = [*_small(captioned, tmp_path / "part"), "callbacks.figures=null", "resume=last", "test=false"]
+    part = neurotrain.train(neurotrain.compose("coco_clip", overrides))
+    left, right = (torch.load(run.directory / "checkpoints/last.ckpt", weights_only=True) for run in (part, fitted))
+    assert left["global_step"] == right["global_step"] == 2
+    averages = [
+        next(v for k, v in run["callbacks"].items() if "WeightAveraging" in k)["average"] for run in (left, right)
+    ]
+    for ours, theirs in ((left["state_dict"], right["state_dict"]), averages):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            same = torch.equal(value, ours[name]) if isinstance(value, torch.Tensor) else value == ours[name]
+            assert same, name
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["model/network=open_clip"],
         ["model/loss=siglip", "model.network.bias=-10.0"],
-        ["model/tuning@model.network.image_tuning=frozen", "model/tuning@model.network.text_tuning=low_rank"],
+        ["model/tuning@model.network.image_tuning=frozen", "model/prompts=general", "model.class_names=[cat]"],
         ["model/network=open_clip", "model/tuning@model.network.image_tuning=low_rank"],
-        ["model/prompts=general", "model.class_names=[cat]"],
-        ["data.train_transform.steps.float.mean=[0.5,0.5,0.5]"],
-        ["transform@data.train_transform=captioned_clip", "transform@data.eval_transform=clip_whole"],
     ],
     ids=lambda overrides: overrides[0],
 )
 def test_every_choice_composes(overrides: list[str]) -> None:
     if "model/network=open_clip" in overrides:
         # Composed alone: the experiment's settings are of the other network.
-        neurotrain.compose(None, ["data=coco_pairs", "model=clip", "callbacks=clip", *overrides])
+        transforms = ["transform@data.train_transform=captioned_clip", "transform@data.eval_transform=clip_whole"]
+        neurotrain.compose(None, ["data=coco_pairs", "model=clip", "callbacks=clip", *transforms, *overrides])
     else:
         neurotrain.compose("coco_clip", overrides)
 
 
-@pytest.mark.parametrize("layout", ["csv_pairs", "parquet_pairs"])
-def test_tables_of_pairs_train_too(layout: str, captioned: Path, tmp_path: Path) -> None:
-    small = [value for value in _small(captioned, tmp_path / "run") if not value.startswith("data.samples")]
-    overrides = [*small, f"data={layout}", "callbacks.figures=null", "data.test.name=pairs"]
-    overrides += ["~data.test.image", "~data.test.captions"]
-    run = neurotrain.train(neurotrain.compose("coco_clip", overrides))
+def test_tables_and_parquet_files_of_pairs_train_together(captioned: Path, tmp_path: Path) -> None:
+    small = [value for value in _small(captioned, tmp_path / "run") if not value.startswith("data.decoder")]
+    for source in ("table", "parquet"):
+        small.append(f"data.sources.{source}.decoder.preparation.resolution=32")
+        small.append(f"data.sources.{source}.decoder.preparation.multiple=16")
+    run = neurotrain.train(neurotrain.compose(None, ["data=pairs_mixture", *CLIP, *small]))
     assert run.trainer.global_step == 2
-    assert " train" in run.model.tokenizer.words  # pyright: ignore
+    assert {" train", " 7"} <= set(run.model.tokenizer.words)  # pyright: ignore
+    assert run.data.summary()["sources"] == {  # pyright: ignore
+        "train": {"table": COUNT, "parquet": COUNT},
+        "test": {"table": COUNT},
+    }
+
+
+def test_stored_features_of_a_frozen_open_clip_train(
+    captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+
+    config = {
+        "embed_dim": 12,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+    }
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    torch.save(
+        open_clip.create_model(f"local-dir:{folder}", load_weights=False).state_dict(),
+        folder / "open_clip_pytorch_model.bin",
+    )
+    monkeypatch.setenv("NEUROTRAIN_CLIP", str(folder))
+    small = [
+        value.replace("data.decoder", "data.decoder.beside")
+        for value in _small(captioned, tmp_path / "run")
+        if not value.startswith("model")
+    ]
+    overrides = [
+        *(value for value in CLIP if value != "model.network.text.tokenizer.size=1024"),
+        "data=coco_pairs_cached",
+        "data.decoder.on_miss=encode",
+        f"data.decoder.texts.cache.folder={tmp_path / 'cache'}",
+        "model/network=open_clip",
+        f"model.network.name=local-dir:{folder}",
+        "model/tuning@model.network.text_tuning=frozen",
+        *small,
+    ]
+    run = neurotrain.train(neurotrain.compose(None, overrides))
+    assert run.trainer.global_step == 2
+    assert 0 < run.metrics["test/clip_accuracy"] <= 1

@@ -84,7 +84,7 @@ def _trainer(**changes: Any) -> Trainer:  # noqa: ANN401 - of Lightning
 def test_it_learns_pairs_and_then_classifies_by_names(loss: Any, network: dict[str, float]) -> None:  # noqa: ANN401
     task = _task(loss=loss, network=_network(**network), class_names=NAMES, prompts=Prompts(templates=("a {} wall",)))
     assert isinstance(task, HasTokenizer)
-    trainer = _trainer(max_epochs=20, log_every_n_steps=60)
+    trainer = _trainer(max_epochs=20, log_every_n_steps=60, check_val_every_n_epoch=20)
     trainer.fit(task, _loader([_batch(seed) for seed in range(3)]), _loader([_batch(9)]))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert logged["val/image_to_text_recall_1"] == logged["val/text_to_image_recall_1"] == 1.0
@@ -137,6 +137,15 @@ def test_stored_features_of_a_frozen_tower_give_the_same_steps() -> None:
         weights.append(dict(task.network.image.named_parameters()))
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=0.0, atol=1e-5, msg=name)
+
+
+def test_stored_features_of_another_tower_are_refused() -> None:
+    network = _network()
+    torch.nn.init.normal_(network.text.projection.weight)
+    batch = _batch(0)
+    batch["text_pooled"] = ClipTextEncoder(network=network).encode(batch["caption"])["pooled"]
+    with pytest.raises(ValueError, match="'0-0' and others are not those of this network's text tower"):
+        _trainer().fit(_task(network=_network(text_tuning=Frozen())), _loader([batch]))
 
 
 def test_only_what_learns_is_given_to_the_optimizer() -> None:

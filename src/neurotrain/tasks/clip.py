@@ -20,6 +20,9 @@ from neurotrain.tasks.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
+_SAME_TOWER = 0.99
+"""Least cosine of a text's stored feature, perhaps in half precision, with what the tower says of it now."""
+
 
 class ClipPrediction(TypedDict):
     """What an evaluation or prediction step hands to the callbacks.
@@ -89,6 +92,7 @@ class ClipTask(LightningModule):
             classes = len(self.class_names)
             self.zero_shot = ClassificationReport(mode="multiclass", num_classes=classes, top_k=min(5, classes))
         self._classes: Tensor | None = None
+        self._compared = False
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -106,6 +110,7 @@ class ClipTask(LightningModule):
 
     def on_fit_start(self) -> None:
         """Say so where no word is known."""
+        self._compared = False
         if isinstance(self.tokenizer, WordTokenizer) and not self.tokenizer.words:
             logger.warning("the tokenizer knows no word and spells all of them: add the callback LearnVocabulary")
         for module in self.modules():
@@ -122,6 +127,8 @@ class ClipTask(LightningModule):
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; figures are accumulated and logged when the trainer logs."""
         stored = batch.get("text_pooled")
+        if stored is not None and not self._compared:
+            self._compare(batch, stored)
         tokens = self.network.tokenize(_single(batch)).to(self.device) if stored is None else None
         found = self.network(batch["image"], tokens, stored)
         loss = self.loss(found.image, found.text, scale=found.scale, bias=found.bias)
@@ -220,6 +227,26 @@ class ClipTask(LightningModule):
             "probabilities": probabilities,
             "id": batch["id"],
         }
+
+    def _compare(self, batch: ImageTextBatch, stored: Tensor) -> None:
+        """Refuse stored features of another text tower, once for each fit.
+
+        Raises:
+            ValueError: if this network says something else of the same texts.
+        """
+        network = self.network
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            own = network.encode_text(network.tokenize(_single(batch)).to(self.device))
+        cosine = (
+            torch.nn.functional.cosine_similarity(own, stored.float(), dim=1) if own.shape == stored.shape else None
+        )
+        if cosine is None or float(cosine.min()) < _SAME_TOWER:
+            told = f"{tuple(stored.shape)}" if cosine is None else f"cosine {float(cosine.min()):.3f}"
+            raise ValueError(
+                f"the stored features of {batch['id'][0]!r} and others are not those of this network's text tower "
+                f"({tuple(own.shape)} here, {told} there): build the cache with the weights that are trained on"
+            )
+        self._compared = True
 
     def _texts(self, batch: ImageTextBatch | ClassificationBatch, captions: list[str], like: Tensor) -> Tensor:
         if not captions:

@@ -226,6 +226,9 @@ def test_open_clip_by_name_refuses_what_is_not_there(tmp_path: Path) -> None:
         OpenClip(name="ViT-B32")
     with pytest.raises(FileNotFoundError, match="open_clip_config"):
         OpenClip(name=f"local-dir:{tmp_path}")
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="holds no weights"):
+        OpenClip(name=f"local-dir:{tmp_path}")
     with pytest.raises(FileNotFoundError, match="no such file"):
         OpenClip(name="ViT-B-32", weights=tmp_path / "none.safetensors")
 

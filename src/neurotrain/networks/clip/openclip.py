@@ -17,6 +17,7 @@ from neurotrain.networks.clip.tuning import TowerTuning, merged_state
 from neurotrain.networks.text import Tokenizer
 
 _FOLDER = "local-dir:"
+_WEIGHTS = (".safetensors", ".bin", ".pth")
 
 
 @final
@@ -114,6 +115,8 @@ def _created(name: str, weights: Path | None, bias: float | None, length: int | 
     if weights is not None and not Path(weights).is_file():
         raise FileNotFoundError(f"weights={str(weights)!r}: no such file; null for random weights")
     own = name.startswith(_FOLDER) and weights is None
+    if own and not any(path.suffix in _WEIGHTS for path in Path(name.removeprefix(_FOLDER)).iterdir()):
+        raise FileNotFoundError(f"name={name!r}: the folder holds no weights ({', '.join(_WEIGHTS)})")
     try:
         model: Any = open_clip.create_model(
             name,
