@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from neurotrain.networks.clip.base import ClipNetwork
 from neurotrain.networks.clip.tuning import TowerTuning, merged_state
 from neurotrain.networks.text import Tokenizer
+from neurotrain.storage.extras import require
 
 _FOLDER = "local-dir:"
 _WEIGHTS = (".safetensors", ".bin", ".pth")
@@ -94,6 +95,7 @@ class OpenClip(ClipNetwork):
 
 
 def _check_name(name: str) -> None:
+    require("open_clip", extra="clip", purpose="OpenClip")
     import open_clip
 
     if name.startswith(_FOLDER):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from neurotrain.networks.text.tokenizer import Tokenizer
+from neurotrain.storage.extras import require
 
 
 @final
@@ -83,6 +84,7 @@ class TokenizersFile(Tokenizer):
 
 
 def _parsed(content: str, path: Path) -> Any:  # noqa: ANN401 - a class of a compiled library
+    require("tokenizers", extra="clip", purpose="TokenizersFile")
     from tokenizers import Tokenizer as Parsed
 
     try:
