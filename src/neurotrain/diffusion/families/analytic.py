@@ -86,10 +86,11 @@ class PointAdapter(Adapter):
         return network(x_t, t, condition)
 
     def features(self, network: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> list[Tensor]:
-        """Of the closed form, see :meth:`AnalyticTeacher.features`."""
-        if not isinstance(network, AnalyticTeacher):
-            raise ValueError(f"{type(network).__name__} has no features for a discriminator: give it to the teacher")
-        return [network.features(x_t, t)]
+        """What lies within a network; of the closed form see :meth:`AnalyticTeacher.features`."""
+        if isinstance(network, AnalyticTeacher):
+            return [network.features(x_t, t)]
+        assert isinstance(network, Denoiser), "spec() has refused others"
+        return network.features(x_t, t, condition)
 
 
 class AnalyticFamily(Family):

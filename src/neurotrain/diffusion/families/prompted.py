@@ -1,0 +1,321 @@
+"""What families of text-to-image pipelines of diffusers share: latents of an autoencoder, prompts of several encoders.
+
+The pipeline of diffusers is loaded without its denoiser and encodes prompts by its own code; each role has its
+denoiser.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from neurotrain.diffusion.adapter import Adapter, PreparedBatch
+from neurotrain.diffusion.context import Condition, SharedContext, Unconditional
+from neurotrain.diffusion.families.adapted import AdaptedFamily
+from neurotrain.diffusion.families.folders import PipelineFolder
+from neurotrain.diffusion.families.lora import Lora
+from neurotrain.diffusion.families.schedulers import prediction_of, schedule_of, scheduler_config
+from neurotrain.diffusion.roles import Role, RoleHandle
+from neurotrain.diffusion.specs import LatentSpec, RoleSpec, RuntimeSpec
+from neurotrain.networks.denoisers import Denoiser, DiffusersDenoiser
+from neurotrain.networks.encoders import DiffusersVAE
+from neurotrain.noise import NoiseSchedule
+
+_KEPT_PROMPTS = 4096
+
+
+class PromptAdapter(Adapter):
+    """Pictures in [-1, 1] and their captions, or what caches hold of both, to latents and conditions.
+
+    Args:
+        context: what the roles share.
+        family: encodes prompts.
+        pipeline: of diffusers, without its denoiser.
+        prompts: that samples are drawn with.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: SharedContext,
+        family: PromptedFamily,
+        pipeline: Any,  # noqa: ANN401 - of diffusers
+        prompts: tuple[str, ...],
+    ) -> None:
+        super().__init__(context=context)
+        self._family, self.pipeline, self._prompts = family, pipeline, prompts
+        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+
+    def prepare_batch(self, batch: Mapping[str, Any]) -> PreparedBatch:
+        """Latents of ``image``, or the cached ``latent``; conditions of ``caption``.
+
+        Raises:
+            ValueError: if the batch has neither of the one or lacks the other, or the size is another one.
+        """
+        if "latent" in batch:
+            x0 = self._scaled(batch["latent"])
+        elif "image" in batch:
+            x0 = self.encode(batch["image"])
+        else:
+            raise ValueError(f"the batch has neither 'image' nor 'latent', only {', '.join(batch)}")
+        if x0.shape[1:] != self.context.shape:
+            raise ValueError(f"latents of shape {tuple(x0.shape[1:])}: the pipeline's are {self.context.shape}")
+        if "caption" not in batch:
+            raise ValueError(f"the batch has no 'caption', only {', '.join(batch)}")
+        return PreparedBatch(x0, self.conditions(batch["caption"], device=x0.device))
+
+    def encode(self, sample: Tensor) -> Tensor:
+        """Mean of the autoencoder's distribution, shifted and scaled; without gradients."""
+        vae = self._vae(sample.device)
+        with torch.no_grad():
+            latent = vae.encode(sample.to(vae.dtype)).latent_dist.mode()
+        return self._scaled(latent.float())
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """To pictures in [0, 1]."""
+        vae = self._vae(latent.device)
+        wide = latent / self._family.scale + self._family.shift
+        with torch.no_grad():
+            found: Tensor = vae.decode(wide.to(vae.dtype), return_dict=False)[0]
+        return (found.float() * 0.5 + 0.5).clamp(0, 1)
+
+    def draw_condition(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """The prompts in turn, from a random one on."""
+        first = int(torch.randint(len(self._prompts), (1,), generator=generator, device=generator.device))
+        chosen = [self._prompts[(first + place) % len(self._prompts)] for place in range(count)]
+        return self.conditions(chosen, device=generator.device)
+
+    def conditions(self, prompts: Sequence[str], *, device: torch.device | str) -> dict[str, Tensor]:
+        """Conditions of prompts, by channel; each prompt is encoded once and kept.
+
+        Args:
+            prompts: B texts.
+            device: of the result.
+        """
+        missing = [text for text in dict.fromkeys(prompts) if text not in self._kept]
+        if missing:
+            for encoder in self.context.text_encoders.values():
+                encoder.to(device)
+            with torch.no_grad():
+                found = self._family.encode_prompts(self.pipeline, missing, device=torch.device(device))
+            for place, text in enumerate(missing):
+                self._kept[text] = {name: value[place].cpu() for name, value in found.items()}
+        chosen = [self._kept[text] for text in prompts]
+        while len(self._kept) > max(_KEPT_PROMPTS, len(missing)):
+            self._kept.popitem(last=False)
+        return {name: torch.stack([one[name] for one in chosen]).to(device) for name in chosen[0]}
+
+    def evaluate(self, network: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's output."""
+        return network(x_t, t, condition)
+
+    def features(self, network: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> list[Tensor]:
+        """What the network says of itself."""
+        assert isinstance(network, Denoiser)
+        return network.features(x_t, t, condition)
+
+    def _scaled(self, latent: Tensor) -> Tensor:
+        return (latent - self._family.shift) * self._family.scale
+
+    def _vae(self, device: torch.device) -> Any:  # noqa: ANN401 - of diffusers
+        assert self.context.vae is not None
+        return self.context.vae.to(device)
+
+
+class PromptedFamily(AdaptedFamily):
+    """A pipeline of diffusers with an autoencoder and text encoders.
+
+    Args:
+        path: pipeline: a folder, or ``owner/name`` on the hub.
+        revision: commit on the hub, 40 digits.
+        paths: pipelines that other roles take their denoiser from, by role; folders.
+        height: of the pictures, in pixels.
+        width: of the pictures, in pixels.
+        prompts: that samples are drawn with.
+        negative_prompt: of the second call of guidance.
+        unconditional: what channels become in that call; those not named become the negative prompt's, or stay.
+        schedule: replaces the pipeline's; None: what its scheduler says.
+        timestep_range: smallest and largest time that methods use.
+        dtype: of all weights.
+        lora: low-rank additions, by role.
+
+    Raises:
+        ValueError: if a value is out of range, or a pipeline is not where it should be.
+    """
+
+    part: ClassVar[str]
+    classes: ClassVar[Mapping[str, tuple[str, ...]]]
+    negatives: ClassVar[Mapping[str, Unconditional]]
+    """What channels become in the second call of guidance, unless the configuration says otherwise."""
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        revision: str | None,
+        paths: dict[str, str] | None,
+        height: int,
+        width: int,
+        prompts: tuple[str, ...],
+        negative_prompt: str,
+        unconditional: dict[str, Unconditional] | None,
+        schedule: NoiseSchedule | None,
+        timestep_range: tuple[float, float],
+        dtype: Literal["float32", "bfloat16"],
+        lora: dict[str, Lora] | None,
+    ) -> None:
+        super().__init__(lora=lora)
+        if not prompts:
+            raise ValueError("prompts=(): one at least is needed to draw samples with")
+        self._folder = PipelineFolder(path, revision)
+        self._folders = {name: PipelineFolder(other) for name, other in (paths or {}).items()}
+        self._size, self._prompts, self._negative_prompt = (height, width), tuple(prompts), negative_prompt
+        self._unconditional = {**self.negatives, **(unconditional or {})}
+        self._schedule, self._range, self._dtype = schedule, timestep_range, dtype
+        self._folder.check(self.contract, classes=self.classes)
+        self._shape = self._latent_shape()
+        vae = self._folder.config("vae")
+        self.scale, self.shift = float(vae["scaling_factor"]), float(vae.get("shift_factor") or 0.0)
+
+    @abstractmethod
+    def conditions(self, config: Mapping[str, Any], *, role: str) -> dict[str, tuple[int, ...]]:
+        """Channels that a denoiser of this configuration needs."""
+
+    @abstractmethod
+    def encode_prompts(
+        self,
+        pipeline: Any,  # noqa: ANN401 - of diffusers
+        prompts: list[str],
+        *,
+        device: torch.device,
+    ) -> dict[str, Tensor]:
+        """Channels of prompts, by the pipeline's own code: ``(B, ...)`` each."""
+
+    @abstractmethod
+    def load(self, folder: PipelineFolder, *, role: str) -> nn.Module:
+        """The denoiser of a pipeline, by diffusers."""
+
+    @abstractmethod
+    def wrap(self, model: nn.Module, *, spec: LatentSpec) -> DiffusersDenoiser:
+        """The denoiser as methods call it."""
+
+    @abstractmethod
+    def load_pipeline(self, folder: PipelineFolder) -> Any:  # noqa: ANN401 - of diffusers
+        """The pipeline without its denoiser and what the contract leaves out."""
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of all weights."""
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self._dtype]
+
+    @property
+    def image_tokens(self) -> int:
+        """Length of a picture's sequence, in squares of two by two latents."""
+        return (self._shape[1] // 2) * (self._shape[2] // 2)
+
+    def spec(self, name: str, role: Role) -> RoleSpec:
+        """What the role's pipeline says in its configurations.
+
+        Raises:
+            ValueError: if the role brings a network of its own.
+        """
+        if role.network is not None:
+            raise ValueError(
+                f"network of role {name!r}: {type(self).__name__} takes all networks from pipelines; name one in paths"
+            )
+        folder = self._folders.get(name, self._folder)
+        folder.check(self.contract, classes=self.classes)
+        config, vae, scheduler = (folder.config(part) for part in (self.part, "vae", "scheduler"))
+        return RoleSpec(
+            latent=LatentSpec(
+                channels=self.denoiser.latent_channels(config),
+                layout="BCHW",
+                schedule=self._schedule or schedule_of(scheduler, image_tokens=self.image_tokens),
+                prediction=prediction_of(scheduler),
+                vae=DiffusersVAE(path=str(folder.root), subfolder="vae").fingerprint(),
+                scale=float(vae["scaling_factor"]),
+                shift=float(vae.get("shift_factor") or 0.0),
+                timestep_range=self._range if role.trainable else (0.0, 1.0),  # a pretrained one knows all times
+                condition={
+                    channel: shape
+                    for channel, shape in self.conditions(config, role=name).items()
+                    if channel != "guidance"  # comes from the method, not from an encoder
+                },
+            ),
+            runtime=RuntimeSpec(dtype=self._dtype),
+        )
+
+    denoiser: ClassVar[type[DiffusersDenoiser]]
+
+    def network(self, name: str, role: Role) -> nn.Module:
+        """The denoiser of the role's pipeline."""
+        folder = self._folders.get(name, self._folder)
+        return self.wrap(self.load(folder, role=name), spec=self.spec(name, role).latent)
+
+    def context(self, leader: LatentSpec) -> SharedContext:
+        """Autoencoder, text encoders and the negative prompt, loaded once."""
+        self.pipeline = self.load_pipeline(self._folder)
+        parts: dict[str, Any] = {
+            name: getattr(self.pipeline, name) for name in self._folder.parts if name.startswith("text_encoder")
+        }
+        modules = [self.pipeline.vae, *(part for part in parts.values() if part is not None)]
+        for module in modules:
+            module.eval().requires_grad_(False)
+        with torch.no_grad():
+            negative = self.encode_prompts(self.pipeline, [self._negative_prompt], device=torch.device("cpu"))
+        return SharedContext(
+            shape=self._shape,
+            schedule=leader.schedule,
+            timestep_range=leader.timestep_range,
+            vae=self.pipeline.vae,
+            text_encoders={name: part for name, part in parts.items() if part is not None},
+            condition=self.provided(),
+            negative={name: value[0] for name, value in negative.items()},
+            unconditional=self._unconditional,
+            fingerprint=repr((leader.vae, self._shape, self._negative_prompt, sorted(self._unconditional.items()))),
+        )
+
+    def adapter(self, context: SharedContext) -> PromptAdapter:
+        """Of pictures and prompts."""
+        return PromptAdapter(context=context, family=self, pipeline=self.pipeline, prompts=self._prompts)
+
+    def export(self, handle: RoleHandle, folder: Path, *, merge: bool = True) -> None:
+        """The whole pipeline with the role's denoiser, and a scheduler of its times; or its low-rank addition alone.
+
+        Raises:
+            ValueError: if diffusers has no scheduler for it, or there is no addition to be written apart.
+        """
+        import diffusers
+
+        if not merge:
+            self.save_lora(handle, folder, part=self.part)
+            return
+        latent = handle.spec.latent
+        kind, settings = scheduler_config(latent.schedule, latent.prediction)
+        scheduler = getattr(diffusers, kind)(**settings)
+        parts = {**self.pipeline.components, self.part: self.merged_model(handle), "scheduler": scheduler}
+        type(self.pipeline)(**self.export_parts(parts)).save_pretrained(folder, safe_serialization=True)
+
+    def export_parts(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the pipeline's constructor, from its parts."""
+        return parts
+
+    def _latent_shape(self) -> tuple[int, int, int]:
+        vae = self._folder.config("vae")
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        height, width = self._size
+        if height < 1 or width < 1 or height % factor or width % factor:
+            raise ValueError(
+                f"height={height}, width={width}: expected multiples of {factor}, the autoencoder's factor"
+            )
+        return int(vae["latent_channels"]), height // factor, width // factor
+
+    def tokens(self, tokenizer: str) -> int:
+        """Length that a tokenizer of the pipeline pads to."""
+        return int(self._folder.config(tokenizer)["model_max_length"])
