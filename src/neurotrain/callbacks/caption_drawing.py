@@ -61,7 +61,6 @@ def captions_figure(told: list[Told], *, title: str, synthetic: bool) -> Figure:
     for place, item in enumerate(told):
         row, column = divmod(place, columns)
         axes[2 * row, column].imshow(item.picture.numpy(), interpolation="nearest")
-        axes[2 * row, column].set_title(item.name, fontsize=7, color="0.4")
         _write(axes[2 * row + 1, column], item)
     head(figure, title, synthetic=synthetic)
     return figure
@@ -71,15 +70,14 @@ def _write(axis: Axes, item: Told) -> None:
     colour = "black"
     if item.agreement is not None:
         colour = _GOOD if item.agreement >= 0.9 else _FAIR if item.agreement >= 0.5 else _POOR
-    written = _wrapped(item.caption or "(nothing)")
-    axis.text(0.0, 1.0, written, fontsize=8, fontweight="bold", color=colour, va="top", transform=axis.transAxes)
+    parts = [(item.caption or "(nothing)", {"fontweight": "bold", "color": colour})]
     if item.references:
         more = f" (+{len(item.references) - 1})" if len(item.references) > 1 else ""
-        true = _wrapped(item.references[0] + more)
-        axis.text(0.0, 0.45, true, fontsize=8, color="0.25", va="top", transform=axis.transAxes)
-
-
-def _wrapped(text: str) -> str:
-    # A dollar sign would start a formula.
-    lines = textwrap.wrap(text.replace("$", r"\$"), _LETTERS, max_lines=_LINES, placeholder=" …")
-    return "\n".join(lines)
+        parts.append((item.references[0] + more, {"color": "0.25"}))
+    parts.append((item.name, {"color": "0.6"}))
+    top = 1.0
+    for text, style in parts:
+        # A dollar sign would start a formula.
+        lines = textwrap.wrap(text.replace("$", r"\$"), _LETTERS, max_lines=_LINES, placeholder=" …")
+        axis.text(0.0, top, "\n".join(lines), fontsize=8, va="top", transform=axis.transAxes, **style)
+        top -= 0.12 * len(lines) + 0.04

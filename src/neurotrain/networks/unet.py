@@ -25,6 +25,21 @@ class UNet(nn.Module):
     Each level halves the resolution with a 2x2 max-pool, which floors; the decoder goes back to the exact size of
     each skip, so no input size needs padding.
 
+    Args:
+        in_channels: channels C of the image.
+        out_channels: logits K.
+        widths: channels of each level, finest first; their number is the depth.
+        dims: number of spatial axes.
+        norm: normalisation after each 3x3 convolution.
+        residual: whether blocks have a shortcut.
+        dropout: probability in ``[0, 1)`` of dropping a channel inside a block.
+        upsample: ``"linear"`` (1x1 convolution, then interpolation) or ``"transpose"`` (transposed convolution).
+        aux_heads: deep supervision heads on the decoder levels below the finest, at most ``len(widths) - 2``.
+        attention_gates: whether the decoder weighs the pixels of each skip connection (Attention U-Net).
+
+    Raises:
+        ValueError: if a setting is out of its range.
+
     Example:
         >>> network = UNet(widths=(8, 16, 32)).eval()
         >>> network(torch.zeros(1, 3, 37, 50)).shape
@@ -50,23 +65,6 @@ class UNet(nn.Module):
         aux_heads: int = 0,
         attention_gates: bool = False,
     ) -> None:
-        """Build the network.
-
-        Args:
-            in_channels: channels C of the image.
-            out_channels: logits K.
-            widths: channels of each level, finest first; their number is the depth.
-            dims: number of spatial axes.
-            norm: normalisation after each 3x3 convolution.
-            residual: whether blocks have a shortcut.
-            dropout: probability in ``[0, 1)`` of dropping a channel inside a block.
-            upsample: ``"linear"`` (1x1 convolution, then interpolation) or ``"transpose"`` (transposed convolution).
-            aux_heads: deep supervision heads on the decoder levels below the finest, at most ``len(widths) - 2``.
-            attention_gates: whether the decoder weighs the pixels of each skip connection (Attention U-Net).
-
-        Raises:
-            ValueError: if a setting is out of its range.
-        """
         super().__init__()
         _check_settings(in_channels, out_channels, widths, dims, aux_heads)
         self.in_channels = in_channels

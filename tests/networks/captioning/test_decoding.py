@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurotrain.networks.captioning.decoding import Decoded, beam_search, greedy_search
+from neurotrain.networks.captioning.decoding import Decoded, Marks, beam_search, greedy_search
 
 START, END, PAD, SIZE, LENGTH = 0, 1, 4, 4, 4
 """Tokens 0 to 3 are what the toy can say; padding is none of them."""
-PLACES = {"start": START, "end": END, "pad": PAD, "length": LENGTH, "device": torch.device("cpu")}
+PLACES = {"marks": Marks(START, END, PAD), "length": LENGTH, "device": torch.device("cpu")}
 
 
 class Toy:

@@ -65,6 +65,7 @@ def told_tokens(tokens_BL: Tensor, *, end: int) -> Tensor:
         bool ``(B, L)``; all True where there is no ``end``.
 
     Example:
+        >>> import torch
         >>> told_tokens(torch.tensor([[1, 7, 2, 2]]), end=2).tolist()
         [[True, True, True, False]]
     """

@@ -21,7 +21,7 @@ from neurotrain.networks.blocks import (
     sequence_norm,
 )
 from neurotrain.networks.captioning.base import Captioner
-from neurotrain.networks.captioning.decoding import beam_search, greedy_search
+from neurotrain.networks.captioning.decoding import Marks, beam_search, greedy_search
 from neurotrain.networks.classification import Timm
 from neurotrain.networks.text import Tokenizer
 
@@ -125,21 +125,20 @@ class TransformerCaptioner(Captioner):
         Raises:
             ValueError: if ``beams`` is below 1 or ``length_penalty`` negative.
         """
-        words = {"start": self.tokenizer.start, "end": self.tokenizer.end, "pad": self.tokenizer.pad}
+        marks = Marks(start=self.tokenizer.start, end=self.tokenizer.end, pad=self.tokenizer.pad)
         count, device, length = len(image_BCHW), image_BCHW.device, self.length - 1
-        seen_NPD = self.look(image_BCHW).repeat_interleave(max(beams, 1), dim=0)
-        model = _Writing(self, seen_NPD)
+        model = _Writing(self, self.look(image_BCHW).repeat_interleave(max(beams, 1), dim=0))
         if beams == 1:
-            found = greedy_search(model, count=count, length=length, device=device, **words)
+            found = greedy_search(model, count=count, length=length, marks=marks, device=device)
         else:
             found = beam_search(
                 model,
                 count=count,
                 beams=beams,
                 length=length,
+                marks=marks,
                 device=device,
                 length_penalty=length_penalty,
-                **words,
             )
         return [self.tokenizer.decode(row) for row in found.tokens.tolist()]
 
