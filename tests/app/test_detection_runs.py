@@ -48,6 +48,7 @@ def _small(data: Path, run: Path) -> list[str]:
         "model.network.max_size=64",
         "model.network.score_threshold=0.0",
         "callbacks.figures.score_threshold=0.005",
+        "callbacks.figures.count=1",
     ]
 
 
@@ -77,8 +78,9 @@ def test_two_steps_on_both_command_lines_end_with_equal_weights(fitted: Run, tin
 
 def test_a_run_leaves_drawings_tables_and_figures(fitted: Run) -> None:
     written = {path.relative_to(fitted.directory).as_posix() for path in fitted.directory.rglob("*")}
-    drawings = {f"figures/test/coco-{number}.png" for number in (100, 107, 114, 121)}
-    assert written >= {*drawings, "figures/curves.png", "test_samples.csv", "test_classes.csv", "summary.json"}
+    drawings = {name for name in written if name.startswith("figures/test/")}
+    assert drawings == {"figures/test/coco-100.png"}
+    assert written >= {"figures/curves.png", "test_samples.csv", "test_classes.csv", "summary.json"}
     with Image.open(fitted.directory / "figures" / "test" / "coco-100.png") as drawing:
         assert drawing.width > drawing.height > 300
     with (fitted.directory / "test_samples.csv").open() as file:

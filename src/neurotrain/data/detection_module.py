@@ -7,10 +7,11 @@ from typing import Any
 from neurotrain.batch import Category
 from neurotrain.data.decoders import Decoder
 from neurotrain.data.detection import CocoSource
-from neurotrain.data.detection_parts import DetectionPart, PictureSource
+from neurotrain.data.detection_parts import DetectionPart
 from neurotrain.data.engine import Quarantine
 from neurotrain.data.loader import StartMethod
 from neurotrain.data.parts import Part, Step
+from neurotrain.data.pictures import PictureSource
 from neurotrain.data.source_modules import SourceDataModule
 from neurotrain.data.sources import Source
 
@@ -38,8 +39,9 @@ class DetectionDataModule(SourceDataModule):
         seed: of the held-out images, the order and every random transform.
         cache_bytes: memory for prepared samples of each source, shared with forked workers.
         start_method: how workers are started.
-        source: what to predict: a folder, a glob or one image; None: the images of the test source. No other stage
-            uses it.
+        source: what to predict: a folder, a glob or one image, as a path or a URI, see
+            :class:`~neurotrain.data.pictures.PictureSource`; None: the images of the test source. No other stage uses
+            it.
         quarantine: what to do with samples that cannot be loaded in training; None: the first one ends the run.
 
     Raises:

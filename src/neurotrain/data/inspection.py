@@ -156,6 +156,8 @@ def preview(module: PlannedDataModule, path: Path, *, count: int = 16) -> list[s
     for batch in cast("Iterable[Any]", loader.loader if isinstance(loader, WeightedCombinedLoader) else loader):
         for row in range(len(batch["id"])):
             tiles = [_tile(batch["image"][row])]
+            if "boxes" in batch:
+                tiles = [_boxed(tiles[0], batch["boxes"][row])]
             if isinstance(mask := batch.get("mask"), Tensor):
                 tiles.append(_mask_tile(mask[row]))
             rows.append(np.concatenate(tiles, axis=1))
@@ -246,10 +248,13 @@ def _size(image: Tensor | None) -> str:
 
 
 def _labels(sample: Mapping[str, Any]) -> Mapping[int, int]:
-    """Labels of one sample: its class, or the pixels of each class that count."""
+    """Labels of one sample: its class, its objects of each class, or the pixels of each class that count."""
     label, mask = sample.get("label"), sample.get("mask")
     if isinstance(label, int):
         return {label: 1}
+    if isinstance(objects := sample.get("labels"), Tensor):
+        values, counts = objects.unique(return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
     if not isinstance(mask, Tensor):
         return {}
     valid = sample.get("valid")
@@ -265,6 +270,18 @@ def _tile(image: Tensor) -> NDArray[np.uint8]:
         image = ((image - low) / (high - low).clamp(min=1e-12) * 255).to(torch.uint8)
     pixels = image[:3] if image.shape[0] >= 3 else image[:1].repeat(3, 1, 1)
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _boxed(tile: NDArray[np.uint8], boxes: Tensor) -> NDArray[np.uint8]:
+    """The tile with a frame around each object."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(tile)
+    draw = ImageDraw.Draw(picture)
+    for left, top, right, bottom in boxes.tolist():
+        if right > left and bottom > top:
+            draw.rectangle((left, top, right, bottom), outline=(255, 64, 0), width=2)
+    return np.array(picture)
 
 
 def _mask_tile(mask: Tensor) -> NDArray[np.uint8]:

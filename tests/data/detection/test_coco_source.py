@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import coco_files
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from neurotrain.app.data_commands import load_data
 from neurotrain.batch import Category
@@ -19,7 +21,7 @@ from neurotrain.data.datasets import DatasetError
 from neurotrain.data.datasets.coco_masks import compressed_masks, draw_masks
 from neurotrain.data.decoders import Decoder
 from neurotrain.data.detection import CocoSource, DetectionDecoder
-from neurotrain.data.inspection import verify
+from neurotrain.data.inspection import preview, stats, verify
 from neurotrain.data.sources import FolderSource, SampleFormatError, SourceError
 from neurotrain.storage import LocalStorage, MemoryStorage, ObjectNotFoundError
 
@@ -202,3 +204,12 @@ def test_sources_of_other_categories_and_other_kinds_are_refused(root: Path, tmp
         module.setup("test")
     with pytest.raises(TypeError, match="DetectionDataModule is for CocoSource"):
         _detection_data(root, train=FolderSource(name="a", storage=MemoryStorage(name="detection-kinds")))
+
+
+def test_statistics_count_objects_and_a_preview_frames_them(root: Path, tmp_path: Path) -> None:
+    (report,) = stats(_detection_data(root))
+    assert report.figures["labels"] == {0: 3, 1: 2, 2: 1}
+    assert preview(_detection_data(root), tmp_path / "preview.png", count=4)[0].startswith("coco/")
+    with Image.open(tmp_path / "preview.png") as sheet:
+        frames = (np.asarray(sheet) == (255, 64, 0)).all(-1)
+    assert frames.sum() > 6 * 2 * 36

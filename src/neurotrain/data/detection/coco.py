@@ -88,7 +88,7 @@ class CocoSource(Source):
         if self._index is not None:
             return
         assert self.storage is not None
-        uri = f"{self.storage.uri}/{self._annotations}"
+        uri = self.storage.uri_of(self._annotations)
         try:
             data = self.storage.read(self._annotations)
         except ObjectNotFoundError as error:
@@ -134,7 +134,7 @@ class CocoSource(Source):
         return RawSample(
             id=str(image.id),
             source=self.name,
-            uri=f"{self.storage.uri}/{file.key}",
+            uri=self.storage.uri_of(file.key),
             fields={
                 "image": self.storage.read(file.key),
                 "objects": image.text,
@@ -151,7 +151,7 @@ class CocoSource(Source):
         return pa.table(
             {
                 "id": pa.array([str(image.id) for image in ready.images], pa.string()),
-                "uri": pa.array([f"{self.storage.uri}/{file.key}" for file in ready.files], pa.string()),
+                "uri": pa.array([self.storage.uri_of(file.key) for file in ready.files], pa.string()),
                 "size": pa.array([file.size for file in ready.files], pa.int64()),
                 "width": pa.array([image.width for image in ready.images], pa.int32()),
                 "height": pa.array([image.height for image in ready.images], pa.int32()),
