@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+from lightning import seed_everything
 from PIL import Image
 from tiny_llava import PROMPT, save_tiny_llava
 
 import neurotrain
+from neurotrain.app.cli import lightning_cli
+from neurotrain.app.convert import to_lightning_cli
 from neurotrain.networks.captioning import HuggingFaceCaptioner
 from neurotrain.tasks import CaptioningTask
 
@@ -56,29 +60,57 @@ def _small(data: Path, run: Path) -> list[str]:
     ]
 
 
-def test_two_steps_leave_a_table_and_pictures_and_predictions_in_cocos_format(coco: Path, tmp_path: Path) -> None:
-    run = neurotrain.train(neurotrain.compose("coco_captioner", _small(coco, tmp_path / "fit")))
-    assert run.trainer.global_step == 2
-    assert {"test/bleu4", "test/rouge_l", "test/cider_d"} <= set(run.metrics)
-    assert "val/bleu4" in (run.directory / "metrics.csv").read_text()
+@pytest.fixture(scope="module")
+def fitted(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401 - a run
+    run = tmp_path_factory.mktemp("runs") / "fitted"
+    return neurotrain.train(neurotrain.compose("coco_captioner", _small(coco, run)))
+
+
+def test_two_steps_leave_a_table_and_pictures(fitted: Any) -> None:  # noqa: ANN401 - a run
+    assert fitted.trainer.global_step == 2
+    assert {"test/bleu4", "test/rouge_l", "test/cider_d"} <= set(fitted.metrics)
+    assert "val/bleu4" in (fitted.directory / "metrics.csv").read_text()
     for name in ("captions.png", "curves.png"):
-        assert (run.directory / "figures" / name).stat().st_size > 10_000
-    with (run.directory / "test_samples.csv").open() as file:
+        assert (fitted.directory / "figures" / name).stat().st_size > 10_000
+    with (fitted.directory / "test_samples.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"{number:012d}" for number in range(1, 7)]
     assert rows[0]["references"] == SENTENCES[1]
+
+
+def test_pictures_of_a_folder_are_captioned_in_cocos_format(fitted: Any, coco: Path, tmp_path: Path) -> None:  # noqa: ANN401
     overrides = [
         *_small(coco, tmp_path / "predict"),
         "stage=predict",
-        f"ckpt={run.directory / 'checkpoints' / 'last.ckpt'}",
+        f"source={coco / 'COCO-MINI' / 'val2017'}",
+        f"ckpt={fitted.directory / 'checkpoints' / 'last.ckpt'}",
         "model.beams=2",
     ]
-    predicted = neurotrain.train(neurotrain.compose("coco_captioner", overrides))
-    results = json.loads((predicted.directory / "predictions" / "captions.json").read_text())
-    assert [result["image_id"] for result in results] == list(range(1, 7))
-    with (predicted.directory / "predictions" / "captions.csv").open() as file:
+    run = neurotrain.train(neurotrain.compose("coco_captioner", overrides))
+    results = json.loads((run.directory / "predictions" / "captions.json").read_text())
+    assert [result["image_id"] for result in results] == [100, 101, 102]
+    with (run.directory / "predictions" / "captions.csv").open() as file:
         table = {row["id"]: row["caption"] for row in csv.DictReader(file)}
-    assert [table[f"{result['image_id']:012d}"] for result in results] == [result["caption"] for result in results]
+    assert table == {f"{result['image_id']:012d}": result["caption"] for result in results}
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
+def test_the_other_command_line_ends_with_equal_weights(fitted: Any, coco: Path, tmp_path: Path) -> None:  # noqa: ANN401
+    config = neurotrain.compose("coco_captioner", _small(coco, tmp_path))
+    values = to_lightning_cli(config, run_dir=tmp_path)
+    for log in values["trainer"]["logger"]:
+        log["init_args"]["directory"] = str(tmp_path)
+    file = tmp_path / "cli.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    seed_everything(config.values["seed"], workers=True, verbose=False)
+    cli: Any = lightning_cli(["--config", str(file), f"--trainer.default_root_dir={tmp_path}"], run=False)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    theirs = cli.model.state_dict()
+    for name, value in fitted.model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, theirs[name]) or name == "running", name
+        else:
+            assert value == theirs[name], name
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
