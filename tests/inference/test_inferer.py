@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurotrain.inference import FullImage, Inferer, SlidingWindow
-from neurotrain.inference.inferer import window_slices, window_weights
+from neurotrain.inference.sliding_window import window_slices, window_weights
 
 
 def conv_predictor(dims: int, *, dtype: torch.dtype = torch.float32) -> nn.Module:

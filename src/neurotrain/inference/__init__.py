@@ -1,5 +1,6 @@
 """Inference over any network: whole images, sliding windows, test-time augmentation, clean-up of masks."""
 
+from neurotrain.inference.cleaning import MaskCleaning
 from neurotrain.inference.grad_cam import grad_cam
 from neurotrain.inference.inferer import FullImage, Inferer, Predictor, SlidingWindow
 from neurotrain.inference.postprocess import (
@@ -11,16 +12,19 @@ from neurotrain.inference.postprocess import (
     threshold,
 )
 from neurotrain.inference.tta import TestTimeAugmentation
+from neurotrain.inference.volumes import labels_over
 
 __all__ = [
     "FullImage",
     "Inferer",
+    "MaskCleaning",
     "Predictor",
     "SlidingWindow",
     "TestTimeAugmentation",
     "closing",
     "fill_holes",
     "grad_cam",
+    "labels_over",
     "largest_component",
     "opening",
     "remove_small_components",

@@ -6,7 +6,6 @@ suffixes), ``N`` windows in one call of the predictor.
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,13 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neurotrain.inference.sliding_window import Windows, blended
 from neurotrain.networks.blocks import check_choice
 
 Predictor = Callable[[Tensor], Tensor]
 """From an image ``(B, C, *spatial)`` to probabilities ``(B, K, *spatial)``."""
-
-MIN_WEIGHT = 1e-3
-"""Least weight of a pixel in its window, as in MONAI: keeps the corners of a Gaussian above zero."""
 
 
 class Inferer(ABC):
@@ -88,8 +85,8 @@ class SlidingWindow(Inferer):
     """Overlapping windows, predicted in small batches and blended by weighted average.
 
     Positions, weights and the treatment of images smaller than the window (zeros on both sides) are those of MONAI's
-    ``sliding_window_inference``. Memory beyond one batch of windows is that of the result and one map of weights,
-    both in float32 at least.
+    ``sliding_window_inference``. Memory beyond one batch of windows is that of the result and of two maps of weights,
+    in float32 at least, on the image's device or on the CPU.
 
     Attributes:
         window: size of the windows, one number for each spatial axis.
@@ -97,6 +94,8 @@ class SlidingWindow(Inferer):
         blending: ``"gaussian"`` trusts the middle of a window more than its border, ``"constant"`` does not.
         sigma_scale: standard deviation of the Gaussian as a share of the window.
         batch_size: windows in one call of the predictor.
+        accumulate_on: where predictions are blended, and the result lies: ``cpu`` leaves a GPU with one batch of
+            windows, for volumes whose probabilities do not fit there.
 
     Example:
         >>> infer = SlidingWindow(window=(32, 32))
@@ -113,9 +112,11 @@ class SlidingWindow(Inferer):
     blending: Literal["gaussian", "constant"] = "gaussian"
     sigma_scale: float = 0.125
     batch_size: int = 4
+    accumulate_on: Literal["image", "cpu"] = "image"
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
+        check_choice("accumulate_on", self.accumulate_on, ("image", "cpu"))
         check_choice("blending", self.blending, ("gaussian", "constant"))
         if not self.window or min(self.window) < 1:
             raise ValueError(f"window={self.window} needs a length of at least 1 for each spatial axis")
@@ -139,82 +140,20 @@ class SlidingWindow(Inferer):
             raise ValueError(f"window={self.window} has {len(self.window)} axes, the image of size {size} {len(size)}")
         missing = [max(length - have, 0) for length, have in zip(self.window, size, strict=True)]
         padded_BCS, inside = _pad(image, missing, "constant")
-        places = window_slices(_spatial_size(padded_BCS), self.window, self.overlap)
-        # Half-precision sums of many windows would lose the small ones.
-        dtype = torch.promote_types(image.dtype, torch.float32)
-        weight_S = window_weights(self.window, self.blending, self.sigma_scale).to(image.device, dtype)
-
-        result_BKS: Tensor | None = None
-        jobs = list(itertools.product(range(image.shape[0]), places))
-        for start in range(0, len(jobs), self.batch_size):
-            batch = jobs[start : start + self.batch_size]
-            windows_NCS = torch.stack([padded_BCS[(index, slice(None), *place)] for index, place in batch])
-            predicted_NKS = _predict(predictor, windows_NCS)
-            if result_BKS is None:
-                shape = (image.shape[0], predicted_NKS.shape[1], *padded_BCS.shape[2:])
-                result_BKS = torch.zeros(shape, dtype=dtype, device=image.device)
-            for (index, place), predicted_KS in zip(batch, predicted_NKS.to(dtype), strict=True):
-                result_BKS[(index, slice(None), *place)].addcmul_(predicted_KS, weight_S)
-        if result_BKS is None:
-            raise ValueError(f"image of shape {tuple(image.shape)} is empty")
-
-        total_S = torch.zeros(padded_BCS.shape[2:], dtype=dtype, device=image.device)
-        for place in places:
-            total_S[place] += weight_S
-        return result_BKS.div_(total_S)[(..., *inside)]
-
-
-def window_slices(size: Sequence[int], window: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
-    """Where the windows lie, last axis fastest.
-
-    Steps are ``max(int(window * (1 - overlap)), 1)`` long; the last window of an axis moves back to end with it.
-
-    Args:
-        size: spatial size, at least ``window`` on each axis.
-        window: size of the windows.
-        overlap: share in ``[0, 1)`` that neighbours have in common.
-
-    Returns:
-        One slice for each axis and window.
-
-    Example:
-        >>> [place[0].start for place in window_slices((10,), (4,), overlap=0.25)]
-        [0, 3, 6]
-    """
-    starts: list[list[int]] = []
-    for length, edge in zip(size, window, strict=True):
-        assert length >= edge, "an image smaller than the window is padded first"
-        step = max(int(edge * (1 - overlap)), 1)
-        last = length - edge
-        starts.append([*range(0, last, step), last])
-    return [
-        tuple(slice(start, start + edge) for start, edge in zip(corner, window, strict=True))
-        for corner in itertools.product(*starts)
-    ]
-
-
-def window_weights(window: Sequence[int], blending: Literal["gaussian", "constant"], sigma_scale: float) -> Tensor:
-    """Weight of each pixel of a window.
-
-    ``exp(-sum_a x_a^2 / (2 sigma_a^2))`` with ``x_a`` the distance from the middle along axis ``a`` and
-    ``sigma_a = sigma_scale * window_a``; at least ``MIN_WEIGHT``. All ones for ``"constant"``.
-
-    Args:
-        window: size of the windows.
-        blending: ``"gaussian"`` or ``"constant"``.
-        sigma_scale: standard deviation as a share of the window.
-
-    Returns:
-        float32 ``(*window)`` in ``(0, 1]``.
-    """
-    weight_S = torch.ones(tuple(window))
-    if blending == "constant":
-        return weight_S
-    for axis, edge in enumerate(window):
-        x = torch.arange(edge, dtype=torch.float32) - (edge - 1) / 2
-        profile = torch.exp(-(x**2) / (2 * (sigma_scale * edge) ** 2))
-        weight_S = weight_S * profile.reshape([-1 if other == axis else 1 for other in range(len(window))])
-    return weight_S.clamp_min(MIN_WEIGHT)
+        return blended(
+            lambda windows: _predict(predictor, windows),
+            padded_BCS,
+            windows=Windows(
+                window=tuple(self.window),
+                overlap=self.overlap,
+                blending=self.blending,
+                sigma_scale=self.sigma_scale,
+            ),
+            batch_size=self.batch_size,
+            # Half-precision sums of many windows would lose the small ones.
+            dtype=torch.promote_types(image.dtype, torch.float32),
+            device=torch.device("cpu") if self.accumulate_on == "cpu" else image.device,
+        )[(..., *inside)]
 
 
 def _spatial_size(image: Tensor) -> tuple[int, ...]:

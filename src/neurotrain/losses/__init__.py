@@ -1,5 +1,6 @@
 """Segmentation losses: modules here, pure functions in :mod:`neurotrain.losses.functional`."""
 
+from neurotrain.losses.deep_supervision import DeepSupervisionLoss
 from neurotrain.losses.modules import (
     BinaryCrossEntropyLoss,
     BoundaryLoss,
@@ -17,6 +18,7 @@ __all__ = [
     "BoundaryLoss",
     "CenterlineDiceLoss",
     "CrossEntropyLoss",
+    "DeepSupervisionLoss",
     "DiceLoss",
     "FocalLoss",
     "SegmentationLoss",

@@ -27,6 +27,7 @@ from neurotrain.metrics.surface_distances import AverageSurfaceDistance, Hausdor
 from neurotrain.metrics.text import BLEUScore, CIDErScore, ROUGELScore
 from neurotrain.metrics.threshold import ThresholdSearch
 from neurotrain.metrics.training import RunningConfusion
+from neurotrain.metrics.volumes import VolumeReport
 
 __all__ = [
     "AverageSurfaceDistance",
@@ -59,4 +60,5 @@ __all__ = [
     "ThresholdAt",
     "ThresholdSearch",
     "TopKScores",
+    "VolumeReport",
 ]

@@ -14,7 +14,8 @@ class SegmentationOutput(NamedTuple):
 
     Attributes:
         logits: ``(B, K, *spatial)`` at the resolution of the input.
-        aux: auxiliary logits, each of the same shape; the most detailed one first.
+        aux: auxiliary logits, each of the same shape; the most detailed one first. Networks for volumes return them at
+            their own, coarser resolution.
 
     Example:
         >>> import torch
