@@ -119,6 +119,32 @@ def test_weights_come_from_safetensors_and_only_heads_may_begin_anew(
         _build(kind, weights=tmp_path / "none.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("kind", "builder", "classes"),
+    [
+        (Fcos, "fcos_resnet50_fpn", 3),
+        (RetinaNet, "retinanet_resnet50_fpn", 3),
+        (FasterRcnn, "fasterrcnn_resnet50_fpn", 4),
+        (MaskRcnn, "maskrcnn_resnet50_fpn", 4),
+    ],
+)
+def test_the_default_is_torchvisions_own_so_that_its_weights_fit(
+    kind: type[Detector], builder: str, classes: int
+) -> None:
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        theirs = get_model(builder, weights=None, weights_backbone=None, num_classes=classes)
+        ours = kind(num_classes=3, norm="batch").network  # pyright: ignore
+    shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    generators = [(net if classes == 3 else net.rpn).anchor_generator for net in (ours, theirs)]
+    assert generators[0].sizes == generators[1].sizes
+    assert generators[0].aspect_ratios == generators[1].aspect_ratios
+    settings = [(net.transform.min_size, net.transform.max_size, net.transform.image_mean) for net in (ours, theirs)]
+    assert settings[0] == settings[1]
+
+
 def test_a_classifiers_weights_serve_a_frozen_backbone(tmp_path: Path) -> None:
     from safetensors.torch import save_file
     from torchvision.models import resnet18

@@ -46,6 +46,7 @@ class CocoImage:
         width: in pixels.
         objects: number of its objects, crowds included.
         crowds: how many of them are crowds.
+        empty: how many of them have a box without an area.
         text: the objects as JSON, a list of :class:`CocoObject`; small, and shared by forked workers.
     """
 
@@ -55,6 +56,7 @@ class CocoImage:
     width: int
     objects: int
     crowds: int
+    empty: int
     text: str
 
 
@@ -233,5 +235,6 @@ def _image(number: int, item: Mapping[str, Any], objects: list[CocoObject]) -> C
         width=int(item["width"]),
         objects=len(objects),
         crowds=sum(one["iscrowd"] for one in objects),
+        empty=sum(min(one["bbox"][2:]) <= 0 for one in objects),
         text=json.dumps(objects, separators=(",", ":")),
     )

@@ -176,7 +176,7 @@ class CocoSource(Source):
 
     def _warn(self) -> None:
         """Say that boxes will be left out, which happens at each visit and would otherwise go unseen."""
-        empty = sum(one["bbox"][2] <= 0 or one["bbox"][3] <= 0 for i in range(len(self)) for one in self.objects(i))
+        empty = sum(image.empty for image in self._ready().images)
         if empty:
             logger.warning(
                 "%s: %d boxes have no area and are left out of training; `neurotrain data verify` lists them",
