@@ -20,14 +20,15 @@ from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
 from neurotrain.callbacks.loader_metrics import LoaderMetric, LoaderThroughput
 from neurotrain.callbacks.picture_samples import PictureSamples
 from neurotrain.callbacks.predictions import SegmentationPredictions
+from neurotrain.callbacks.priorities import LossPriorities
 from neurotrain.callbacks.progress import Progress
 from neurotrain.callbacks.role_export import RoleExport
 from neurotrain.callbacks.tables import SampleTable
 from neurotrain.callbacks.telemetry import LoaderTelemetry
 from neurotrain.callbacks.throughput import Throughput
+from neurotrain.callbacks.vocabulary import LearnVocabulary
 from neurotrain.callbacks.volume_figures import VolumeFigures
 from neurotrain.callbacks.volume_predictions import VolumePredictions
-from neurotrain.callbacks.vocabulary import LearnVocabulary
 
 __all__ = [
     "CaptionFigures",
@@ -39,13 +40,14 @@ __all__ = [
     "ClipPredictions",
     "ClipSampleTable",
     "DataReport",
-    "DistillationValidation",
     "DetectionFigures",
     "DetectionPredictions",
+    "DistillationValidation",
     "LearnVocabulary",
     "LoaderMetric",
     "LoaderTelemetry",
     "LoaderThroughput",
+    "LossPriorities",
     "MetricsCsv",
     "NanGuard",
     "NonFiniteLossError",

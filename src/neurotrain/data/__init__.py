@@ -3,7 +3,7 @@
 from neurotrain.data.cached_module import CachedDataModule
 from neurotrain.data.detection_module import DetectionDataModule
 from neurotrain.data.loader import PlannedBatches, PlannedLoader
-from neurotrain.data.members import BalancedBy, InRandomOrder, InTableOrder, Membership, Order, WeightedBy
+from neurotrain.data.members import BalancedBy, ByLoss, InRandomOrder, InTableOrder, Membership, Order, WeightedBy
 from neurotrain.data.mixture_module import MixtureDataModule
 from neurotrain.data.modules import SegmentationDataModule
 from neurotrain.data.parts import DatasetPart, Part, PartSamples, SampleError, SourcePart
@@ -25,6 +25,7 @@ from neurotrain.data.weighted import WeightedCombinedLoader
 
 __all__ = [
     "BalancedBy",
+    "ByLoss",
     "CachedDataModule",
     "CsvDataModule",
     "DatasetPart",

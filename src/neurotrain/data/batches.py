@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from neurotrain.data.engine import BatchRequest
-from neurotrain.data.plan import Plan, SampleKey
+from neurotrain.data.plan import LearningPlan, Plan, SampleKey
 
 _FIRST, _BLOCK = 1024, 16384  # positions asked of a plan at once: its cost is mostly per call, the first is waited for
 
@@ -120,10 +120,12 @@ class PlannedBatches(Sampler[list[SampleKey]]):
 
     def _requests(self, epoch: int, start: int) -> Iterator[BatchRequest]:
         size, count, length = self.global_batch, self.batches(epoch), self.plan.length(epoch)
-        end, positions = start, _FIRST
+        learning = isinstance(self.plan, LearningPlan) and bool(self.plan.exempt)
+        end, positions = start, size if learning else _FIRST
         while end < count:
             begin, end = end, min(end + max(1, positions // size), count)
-            positions = min(4 * positions, _BLOCK)
+            # What is drawn by losses is drawn as late as it can be: by the newest.
+            positions = size if learning else min(4 * positions, _BLOCK)
             source, index = self.plan.block(epoch=epoch, first=begin * size, last=min(end * size, length))
             shares = _shares(source, size)
             for batch in range(begin, end):

@@ -13,8 +13,9 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
@@ -39,7 +40,8 @@ from neurotrain.data.engine import (
     WorkerPool,
     resident_bytes,
 )
-from neurotrain.data.plan import EpochPlan, Plan, SampleKey
+from neurotrain.data.parts import PartSamples
+from neurotrain.data.plan import EpochPlan, LearningPlan, Plan, SampleKey
 
 __all__ = ["PlannedBatches", "PlannedLoader", "StartMethod"]
 
@@ -133,6 +135,8 @@ class PlannedLoader(Iterable[Any]):
         self.plan = plan
         self.sources = tuple(sources)
         self._targets = targets
+        self._dataset = dataset
+        self._learns: Literal["not yet", "waits", "does"] = "not yet"
         self._batches = PlannedBatches(
             plan=plan, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
         )
@@ -176,6 +180,31 @@ class PlannedLoader(Iterable[Any]):
         epoch, consumed = self._position
         return consumed if epoch == self._batches.epoch else 0
 
+    @property
+    def exempt(self) -> tuple[str, ...]:
+        """Names of the sources that are drawn by the losses of their samples; their order is no pure function."""
+        return self.plan.exempt if isinstance(self.plan, LearningPlan) else ()
+
+    def learn(self, *, sources: Sequence[str], ids: Sequence[str], losses: Sequence[float]) -> None:
+        """Tell the losses of some samples; those of sources that are not exempt are passed over.
+
+        Args:
+            sources: N names.
+            ids: N names.
+            losses: N numbers, finite and not negative.
+
+        Raises:
+            ValueError: if a loss is not, or nothing here learns.
+            KeyError: if a source has no such sample.
+        """
+        if not isinstance(self.plan, LearningPlan) or not isinstance(self._dataset, PartSamples):
+            raise ValueError("learn: this loader's order does not depend on losses")
+        self._learns = "does"
+        for name in self.exempt:
+            rows = [row for row, source in enumerate(sources) if source == name]
+            entries = self._dataset.entries(self.sources.index(name), [ids[row] for row in rows])
+            self.plan.learn(name, entries, np.array([losses[row] for row in rows], np.float64))
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; Lightning does so by itself."""
         self._batches.set_epoch(epoch)
@@ -192,7 +221,8 @@ class PlannedLoader(Iterable[Any]):
         """Position, identity of the order and counts, of plain values."""
         batches = self._batches
         progress = {"epoch": batches.epoch, "batch": self.consumed, "unreal_epochs": batches.unreal_epochs}
-        return {**progress, **self._identity(), "records": self._records.state_dict()}
+        learned = {"learned": self.plan.state_dict()} if isinstance(self.plan, LearningPlan) and self.exempt else {}
+        return {**progress, **self._identity(), **learned, "records": self._records.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on behind the last consumed batch.
@@ -211,6 +241,8 @@ class PlannedLoader(Iterable[Any]):
                 raise ValueError(
                     f"cannot resume: the checkpoint has {name}={state_dict[name]!r}, this loader has {name}={value!r}"
                 )
+        if isinstance(self.plan, LearningPlan) and self.exempt:
+            self.plan.load_state_dict(state_dict["learned"])
         epoch, batch = int(state_dict["epoch"]), int(state_dict["batch"])
         self._position = (epoch, batch)
         self._batches.resume(epoch=epoch, start=batch, unreal_epochs=int(state_dict["unreal_epochs"]))
@@ -294,6 +326,12 @@ class PlannedLoader(Iterable[Any]):
         return given
 
     def _begin(self) -> Stream:
+        if self.exempt and self._learns == "waits":
+            raise ValueError(
+                f"sources {list(self.exempt)} are drawn by losses, and nobody told any in the pass before: "
+                "add the callback LossPriorities, or call learn()"
+            )
+        self._learns = "waits"
         epoch, start = self._position = (self._batches.epoch, self._batches.start)
         self._records.begin(epoch, start)
         if self._ledger is not None and not self._ledger_is_cut:

@@ -10,7 +10,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from neurotrain.data.mixture import Buckets, ClassBalanced, Sampler, Sequential, Shuffled, SourcePlan, Weighted
+from neurotrain.data.mixture import (
+    Buckets,
+    ClassBalanced,
+    PrioritySampler,
+    Sampler,
+    Sequential,
+    Shuffled,
+    SourcePlan,
+    Weighted,
+)
 from neurotrain.data.parts import Part
 
 Exhaustion = Literal["cycle", "drop", "stop", "repeat"]
@@ -83,6 +92,31 @@ class WeightedBy(Order):
     def sampler(self, table: pa.Table) -> Weighted:
         """Take the column."""
         return Weighted(column=column_of(table, self.column).to_numpy())
+
+
+class ByLoss(Order):
+    """Samples in proportion to ``(loss + floor) ** exponent``, as of the last loss that the training had of each.
+
+    Such a source is exempt from the order's independence of world size, workers and interruptions; the callback
+    ``LossPriorities`` says so at the start, reports the losses, and the loader's state carries them.
+
+    Args:
+        exponent: 0 draws uniformly, 1 in proportion to the loss.
+        floor: added to each loss, so that no sample is lost for ever.
+        initial_loss: of samples that have not come yet; large, so that they come soon.
+
+    Reference:
+        Schaul et al., 2016 (arXiv:1511.05952), section 3.3, proportional variant.
+    """
+
+    def __init__(self, *, exponent: float = 0.6, floor: float = 1e-3, initial_loss: float = 10.0) -> None:
+        self.exponent, self.floor, self.initial_loss = exponent, floor, initial_loss
+
+    def sampler(self, table: pa.Table) -> PrioritySampler:
+        """Needs no column."""
+        return PrioritySampler(
+            length=table.num_rows, exponent=self.exponent, floor=self.floor, initial_loss=self.initial_loss
+        )
 
 
 class Membership:

@@ -331,6 +331,7 @@ class PartSamples(Generic[SampleT]):
         self._parts = tuple(parts)
         self._transforms = tuple(transforms)
         self._seed = seed
+        self._numbers: dict[int, dict[str, int]] = {}
 
     def load(self, key: SampleKey) -> SampleT:
         """Read and transform one sample; its random numbers depend on seed, epoch and position alone.
@@ -355,6 +356,17 @@ class PartSamples(Generic[SampleT]):
     def identify(self, key: SampleKey) -> SampleName:
         """Name a sample without reading it."""
         return self._parts[key.source].identify(key.index)
+
+    def entries(self, source: int, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Numbers of some samples of a part; its ids are read at the first call, and kept.
+
+        Raises:
+            KeyError: if the part has no such id.
+        """
+        if source not in self._numbers:
+            names = self._parts[source].table()["id"].to_pylist()
+            self._numbers[source] = {name: number for number, name in enumerate(names)}
+        return np.array([self._numbers[source][name] for name in ids], np.int64)
 
     def count(self, source: int) -> int:
         """Samples of one part."""

@@ -2,11 +2,12 @@
 
 from neurotrain.tasks.captioning import CaptioningTask, CaptionPrediction
 from neurotrain.tasks.classification import ClassificationTask, ClassPrediction
-from neurotrain.tasks.distillation import DistillationTask
 from neurotrain.tasks.clip import ClipPrediction, ClipTask
 from neurotrain.tasks.detection import DetectionPrediction, DetectionTask
+from neurotrain.tasks.distillation import DistillationTask
 from neurotrain.tasks.mixing import Mixing, MixupCutmix
 from neurotrain.tasks.optimization import OptimizerFactory, layer_groups, optimizer_and_schedule, parameter_groups
+from neurotrain.tasks.sample_losses import TellsSampleLosses, TrainingOutput
 from neurotrain.tasks.schedules import Constant, Cosine, MultiStep, Polynomial, Schedule
 from neurotrain.tasks.segmentation import Prediction, SegmentationTask
 from neurotrain.tasks.teaching import Distillation, SoftTargets
@@ -34,6 +35,8 @@ __all__ = [
     "Schedule",
     "SegmentationTask",
     "SoftTargets",
+    "TellsSampleLosses",
+    "TrainingOutput",
     "VolumePrediction",
     "VolumeSegmentationTask",
     "layer_groups",

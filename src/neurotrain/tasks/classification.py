@@ -15,6 +15,7 @@ from neurotrain.metrics import ClassificationReport
 from neurotrain.networks.classification import Classifier
 from neurotrain.tasks.mixing import Mixing
 from neurotrain.tasks.optimization import OptimizerFactory, layer_groups, optimizer_and_schedule
+from neurotrain.tasks.sample_losses import TrainingOutput, sample_losses
 from neurotrain.tasks.schedules import Schedule
 from neurotrain.tasks.teaching import Distillation
 
@@ -58,6 +59,9 @@ class ClassificationTask(LightningModule):
     Raises:
         ValueError: if the arguments contradict each other.
     """
+
+    tells_sample_losses = False
+    """See :class:`neurotrain.tasks.TellsSampleLosses`; of mixed images, the loss is that of the mixture."""
 
     def __init__(
         self,
@@ -122,7 +126,7 @@ class ClassificationTask(LightningModule):
         """Return logits ``(B, K)`` for images ``(B, C, H, W)``."""
         return self.network(image.contiguous(memory_format=self.memory_format))
 
-    def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor | TrainingOutput:
         """Return the loss of one batch; figures are accumulated and logged when the trainer logs."""
         image, target = self._mixed_batch(batch)
         logits = self(image)
@@ -134,6 +138,8 @@ class ClassificationTask(LightningModule):
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
             self.log_dict({"train/loss_step": loss.detach(), "train/lr": rate}, batch_size=len(batch["id"]))
+        if self.tells_sample_losses:
+            return {"loss": loss, "sample_loss": sample_losses(self.loss, logits, target)}
         return loss
 
     def on_train_epoch_end(self) -> None:

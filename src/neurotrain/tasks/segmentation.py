@@ -16,6 +16,7 @@ from neurotrain.losses import SegmentationLoss
 from neurotrain.metrics import RunningConfusion, SegmentationReport, SegmentationScore, ThresholdSearch
 from neurotrain.networks import SegmentationOutput
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
+from neurotrain.tasks.sample_losses import TrainingOutput, sample_losses
 from neurotrain.tasks.schedules import Schedule
 
 _SMALLEST_PROBABILITY = 1e-7  # keeps log(p) of a saturated float32 sigmoid finite
@@ -63,6 +64,9 @@ class SegmentationTask(LightningModule):
     Raises:
         ValueError: if mode, num_classes, class_names and threshold contradict each other.
     """
+
+    tells_sample_losses = False
+    """See :class:`neurotrain.tasks.TellsSampleLosses`; auxiliary heads are left out of it."""
 
     def __init__(
         self,
@@ -158,7 +162,7 @@ class SegmentationTask(LightningModule):
         logits, _ = _heads(self.network(image.contiguous(memory_format=self.memory_format)))
         return logits
 
-    def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor | TrainingOutput:
         """Return the loss of one batch; figures are accumulated and logged when the trainer logs."""
         output = self.network(batch["image"].contiguous(memory_format=self.memory_format))
         logits, aux = _heads(output)
@@ -173,6 +177,8 @@ class SegmentationTask(LightningModule):
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train/loss_step": detached, "train/lr": rate}, batch_size=len(batch["id"]))
+        if self.tells_sample_losses:
+            return {"loss": loss, "sample_loss": sample_losses(self.loss, logits, batch["mask"], batch["valid"])}
         return loss
 
     def on_train_epoch_end(self) -> None:

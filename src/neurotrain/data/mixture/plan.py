@@ -209,6 +209,22 @@ class MixturePlan:
             kept[epoch] = made
         return kept[epoch]
 
+    def learn(self, source: str, entries: Indices, losses: NDArray[np.float64]) -> None:
+        """Let an exempt source draw by these losses from its next block on.
+
+        Args:
+            source: its name.
+            entries: int64 ``(N,)``.
+            losses: ``(N,)``, finite and not negative.
+
+        Raises:
+            ValueError: if the source is not exempt, or see :meth:`PrioritySampler.update`.
+        """
+        samplers = self._priorities()
+        if source not in samplers:
+            raise ValueError(f"source {source!r} does not learn from losses; {nearest(source, samplers)}")
+        samplers[source].update(entries, losses)
+
     def state_dict(self) -> dict[str, Any]:
         """State of the sources that are exempt, by name; empty for all others."""
         return {name: sampler.state_dict() for name, sampler in self._priorities().items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,4 +50,26 @@ class Plan(Protocol):
 
     def fingerprint(self) -> str:
         """Identity of the order: equal plans, equal digits."""
+        ...
+
+
+@runtime_checkable
+class LearningPlan(Plan, Protocol):
+    """A plan that may have sources whose order follows what the training tells: exempt from being a pure function."""
+
+    @property
+    def exempt(self) -> tuple[str, ...]:
+        """Names of these sources; empty where there are none."""
+        ...
+
+    def learn(self, source: str, entries: NDArray[np.int64], losses: NDArray[np.float64]) -> None:
+        """Take note of the losses of some entries of an exempt source."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, by source."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on with what was learned."""
         ...
