@@ -16,17 +16,16 @@ from neurotrain.networks.gaussian_mixture import GaussianMixture
 class PointBatch(TypedDict):
     """Points with the components that they come from.
 
+    They have no names: each is drawn once and lies nowhere, and moving a thousand names to a device takes longer than
+    the points' whole training step.
+
     Attributes:
         point: float32 ``(B, 2)``.
         label: int64 ``(B,)``.
-        id: B names.
-        source: B names of sources.
     """
 
     point: Tensor
     label: Tensor
-    id: list[str]
-    source: list[str]
 
 
 class PointLoader:
@@ -73,8 +72,7 @@ class PointLoader:
         digest = hashlib.blake2b(f"points/{self._seed}/{epoch}/{place}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
         point, label = self._mixture.sample(self._batch_size, generator=generator)
-        names = [f"{epoch}-{place}-{index}" for index in range(self._batch_size)]
-        return {"point": point, "label": label, "id": names, "source": ["mixture"] * self._batch_size}
+        return {"point": point, "label": label}
 
 
 class PointDataModule(LightningDataModule):

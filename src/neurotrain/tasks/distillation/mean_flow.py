@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import ClassVar
@@ -52,6 +53,7 @@ class MeanFlow(Method):
             ValueError: if schedule or network are not what the method is defined for.
         """
         super().bind(views)
+        _load_derivatives()
         if self.context.schedule != FlowSchedule():
             raise ValueError(f"mean flow is defined for FlowSchedule(shift=1.0), not {self.context.schedule}")
         if self.views["student"].prediction != "flow":
@@ -106,6 +108,14 @@ class MeanFlow(Method):
         t, r = torch.maximum(first, second), torch.minimum(first, second)
         equal = torch.rand(count, generator=generator, device=generator.device) < self._equal
         return t, torch.where(equal, t, r)
+
+
+def _load_derivatives() -> None:
+    """Let torch load its forward derivatives now, without the warning of its own that it compiles them the old way."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script. is deprecated", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script. is not supported", category=FutureWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 def _average_velocity(view: RoleView, x_t: Tensor, r: Tensor, t: Tensor, condition: Condition) -> Tensor:
