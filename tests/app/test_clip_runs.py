@@ -127,37 +127,36 @@ def test_the_other_command_line_ends_with_equal_weights(fitted: Any, captioned: 
             assert value == theirs[name], name
 
 
-def test_predictions_are_embeddings_nearest_captions_and_labels(fitted: Any, captioned: Path, tmp_path: Path) -> None:  # noqa: ANN401
+def test_pictures_of_a_folder_find_captions_of_a_file_and_classes(fitted: Any, captioned: Path, tmp_path: Path) -> None:  # noqa: ANN401
+    (tmp_path / "candidates.txt").write_text("train2017 number 3\n\na picture of 2 things\n")
     overrides = [
         *_small(captioned, tmp_path / "predict"),
         "stage=predict",
         f"ckpt={fitted.directory / 'checkpoints' / 'last.ckpt'}",
+        f"source={captioned / 'pairs'}",
+        f"callbacks.predictions.candidates={tmp_path / 'candidates.txt'}",
         "model.class_names=[cat,dog]",
         "model/prompts=medical",
-        "callbacks.predictions.nearest=3",
         "callbacks.predictions.probabilities=true",
     ]
     run = neurotrain.train(neurotrain.compose("coco_clip", overrides))
-    assert run.model.tokenizer.words == fitted.model.tokenizer.words  # pyright: ignore
-    folder = run.directory / "predictions"
-    with (folder / "captions.csv").open() as file:
+    with (run.directory / "predictions" / "captions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * COUNT
-    assert [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
+    assert [row["id"] for row in rows] == [str(number) for number in range(COUNT) for _ in range(2)]
+    assert {row["caption"] for row in rows} == {"train2017 number 3", "a picture of 2 things"}
+    assert {row["own"] for row in rows} == {"0"}
     assert float(rows[0]["cosine"]) >= float(rows[1]["cosine"])
-    with (folder / "labels.csv").open() as file:
+    assert run.model.tokenizer.words == fitted.model.tokenizer.words  # pyright: ignore
+    with (run.directory / "predictions" / "labels.csv").open() as file:
         labels = list(csv.DictReader(file))
-    assert [row["id"] for row in labels] == list(dict.fromkeys(row["id"] for row in rows))
+    assert [row["id"] for row in labels] == [str(number) for number in range(COUNT)]
     for row in labels:
-        assert float(row["p(cat)"]) + float(row["p(dog)"]) == pytest.approx(1.0, abs=1e-5)
-        assert row["label"] in ("cat", "dog")
-    with safe_open(folder / "embeddings.safetensors", framework="pt") as file:
+        shares = {name: float(row[f"p({name})"]) for name in ("cat", "dog")}
+        assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
+        assert row["label"] == max(shares, key=lambda name: shares[name])
+    with safe_open(run.directory / "predictions" / "embeddings.safetensors", framework="pt") as file:
+        assert set(file.keys()) == {"image"}
         assert file.get_tensor("image").shape == (COUNT, 16)
-        assert file.get_tensor("text_image").tolist() == [image for image in range(COUNT) for _ in range(2)]
-        assert json.loads(file.metadata()["ids"]) == [row["id"] for row in labels]
-        captions = json.loads(file.metadata()["captions"])
-        best = (file.get_tensor("text") @ file.get_tensor("image")[0]).argmax()
-    assert captions[best] == rows[0]["caption"]
 
 
 def test_resumed_in_the_middle_of_an_epoch_it_ends_as_the_whole_run(

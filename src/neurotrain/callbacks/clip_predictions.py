@@ -32,26 +32,46 @@ class ClipPredictions(Callback):
     ``<name>-rank<n>``. A file is complete or not there. It reads what :class:`neurotrain.tasks.ClipTask` returns.
     """
 
-    def __init__(self, *, nearest: int = 5, embeddings: bool = True, probabilities: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        nearest: int = 5,
+        candidates: Path | None = None,
+        embeddings: bool = True,
+        probabilities: bool = False,
+    ) -> None:
         """Set what to write.
 
         Args:
             nearest: captions for each image; 0 writes no ``captions.csv``.
+            candidates: a file with a caption a line, to choose the nearest from; None: the captions of the data.
             embeddings: whether to write ``embeddings.safetensors``.
             probabilities: whether to write the probability of every class, in a column of its name.
 
         Raises:
-            ValueError: if ``nearest`` is negative.
+            ValueError: if ``nearest`` is negative, or 0 with candidates.
         """
         if nearest < 0:
             raise ValueError(f"nearest={nearest}: expected 0 or more")
+        if not nearest and candidates is not None:
+            raise ValueError(f"candidates={str(candidates)!r} has no effect with nearest=0")
         self.nearest, self.embeddings, self.probabilities = nearest, embeddings, probabilities
+        self.candidates = None if candidates is None else Path(candidates)
         self._found: list[ClipPrediction] = []
+        self._captions: tuple[list[str], Tensor] | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts anew."""
+        """Starts anew; encodes the candidates, with the weights that predict.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it has no line.
+        """
         assert isinstance(pl_module, ClipTask), "ClipPredictions writes what a ClipTask predicts"
-        self._found = []
+        self._found, self._captions = [], None
+        if self.candidates is not None:
+            captions = _lines(self.candidates)
+            self._captions = captions, pl_module.encode_texts(captions).cpu()
 
     def on_predict_batch_end(
         self,
@@ -77,25 +97,28 @@ class ClipPredictions(Callback):
         whole = _joined(self._found)
         if self.embeddings:
             _write_embeddings(folder / f"embeddings{suffix}.safetensors", whole)
-        if self.nearest and whole["captions"]:
-            _write_rows(folder / f"captions{suffix}.csv", nearest_captions(whole, count=self.nearest))
+        texts = self._captions or (whole["captions"], whole["text_features"])
+        if self.nearest and texts[0]:
+            _write_rows(folder / f"captions{suffix}.csv", nearest_captions(whole, *texts, count=self.nearest))
         if pl_module.class_names is not None:
             rows = label_rows(whole, pl_module.class_names, probabilities=self.probabilities)
             _write_rows(folder / f"labels{suffix}.csv", rows)
         self._found = []
 
 
-def nearest_captions(found: ClipPrediction, *, count: int) -> list[Row]:
-    """The captions nearest to each image, of all that were given, equal texts once.
+def nearest_captions(found: ClipPrediction, captions: list[str], texts: Tensor, *, count: int) -> list[Row]:
+    """The captions nearest to each image, equal texts once.
 
     Args:
         found: of a whole data set.
+        captions: M texts to choose from.
+        texts: unit vectors ``(M, E)`` of them.
         count: rows for each image, at most.
     """
     places: dict[str, int] = {}
-    for place, caption in enumerate(found["captions"]):
+    for place, caption in enumerate(captions):
         places.setdefault(caption, place)
-    captions, texts = list(places), found["text_features"][list(places.values())]
+    captions, texts = list(places), texts[list(places.values())]
     pairs = zip(found["text_image"].tolist(), found["captions"], strict=True)
     own: dict[int, set[str]] = {}
     for image, caption in pairs:
@@ -127,6 +150,15 @@ def label_rows(found: ClipPrediction, names: tuple[str, ...], *, probabilities: 
         if probabilities:
             rows[-1] |= {f"p({label})": value for label, value in zip(names, values, strict=True)}
     return rows
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"candidates={str(path)!r}: no such file")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"candidates={str(path)!r}: has no caption")
+    return lines
 
 
 def _joined(found: list[ClipPrediction]) -> ClipPrediction:

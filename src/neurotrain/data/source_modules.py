@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from neurotrain.data.decoders import Decoder
+from neurotrain.data.decoders import Decoder, ImageDecoder
 from neurotrain.data.decoders.image import PictureDecoder
 from neurotrain.data.engine import Quarantine
 from neurotrain.data.loader import StartMethod
 from neurotrain.data.members import Membership, shape_buckets
 from neurotrain.data.mixture import Buckets, MixturePlan
 from neurotrain.data.parts import Part, SourcePart, Step, check_kept, split_rows
+from neurotrain.data.pictures import PictureSource
 from neurotrain.data.plan import EpochPlan, Plan
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, Split, check_held_out
 from neurotrain.data.report import staged
@@ -56,6 +57,9 @@ class SourceDataModule(PlannedDataModule):
         cache_bytes: memory for prepared samples of each source, shared with forked workers.
         start_method: how workers are started.
         quarantine: what to do with samples that cannot be loaded in training; None: the first one ends the run.
+        source: images to predict, in place of ``predict``: a folder, a glob or one image, as a path or a URI, see
+            :class:`~neurotrain.data.pictures.PictureSource`. They are prepared as all others, and have neither labels
+            nor captions. No other stage uses it.
 
     Raises:
         ValueError: if the settings contradict each other.
@@ -88,6 +92,7 @@ class SourceDataModule(PlannedDataModule):
         cache_bytes: int = 0,
         start_method: StartMethod = "auto",
         quarantine: Quarantine | None = None,
+        source: str | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -103,11 +108,14 @@ class SourceDataModule(PlannedDataModule):
             raise ValueError(
                 f"eval_transform={type(eval_transform).__name__} draws random numbers: evaluation must not"
             )
+        if predict is not None and source is not None:
+            raise ValueError(f"source={source!r} and predict={predict.name!r}: give one of them")
         held_out = validation if isinstance(validation, Source) else None
-        for key, source in {"train": train, "validation": held_out, "test": test, "predict": predict}.items():
-            if source is not None:
-                self._check_kind(key, source)
-        self._train, self._test, self._predict = train, test, predict
+        for key, given in {"train": train, "validation": held_out, "test": test, "predict": predict}.items():
+            if given is not None:
+                self._check_kind(key, given)
+        self._train, self._test = train, test
+        self._predict = predict if source is None else PictureSource(location=source)
         self._validation, self._folds, self._fold = validation, folds, fold
         self._decoder, self._prepare = decoder, prepare
         self._train_transform, self._eval_transform = train_transform, eval_transform
@@ -210,8 +218,14 @@ class SourceDataModule(PlannedDataModule):
         return self._parts[split]
 
     def _part(self, source: Source, rows: Any) -> Part[Any]:  # noqa: ANN401 - of split_rows
+        decoder = self._decoder
+        if isinstance(source, PictureSource) and isinstance(decoder, PictureDecoder):
+            # What belongs to an image elsewhere is not there: neither label, nor caption, nor conditioning.
+            decoder = ImageDecoder(
+                preparation=decoder.preparation, background=decoder.background, max_pixels=decoder.max_pixels
+            )
         return SourcePart(
-            source=source, decoder=self._decoder, prepare=self._prepare, rows=rows, cache_bytes=self._cache_bytes
+            source=source, decoder=decoder, prepare=self._prepare, rows=rows, cache_bytes=self._cache_bytes
         )
 
     def _check_kind(self, key: str, source: Source) -> None:

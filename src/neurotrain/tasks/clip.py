@@ -20,6 +20,7 @@ from neurotrain.tasks.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
+_TEXTS_AT_ONCE = 256
 _SAME_TOWER = 0.99
 """Least cosine of a text's stored feature, perhaps in half precision, with what the tower says of it now."""
 
@@ -186,6 +187,12 @@ class ClipTask(LightningModule):
     def predict_step(self, batch: ImageTextBatch | ClassificationBatch, batch_idx: int) -> ClipPrediction:
         """Predict one batch; labels are not read."""
         return self._predict(batch)
+
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """Unit vectors float32 ``(M, E)`` of texts, a few at a time, without gradients."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            parts = [texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(texts), _TEXTS_AT_ONCE)]
+            return torch.cat([self.network.encode_text(self.network.tokenize(part).to(self.device)) for part in parts])
 
     def class_logits(self, image_features: Tensor) -> Tensor:
         """Logits float32 ``(B, K)`` of the named classes for unit vectors ``(B, E)`` of images.
