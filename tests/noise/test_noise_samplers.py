@@ -242,7 +242,7 @@ def test_errors_fall_with_the_solver_s_order(schedule: NoiseSchedule, name: Solv
 def test_whole_way_to_the_data(schedule: NoiseSchedule, name: Solver) -> None:
     gaussian = Gaussian(schedule)
     spacing = "linspace" if isinstance(schedule, KarrasSchedule) else "trailing"
-    times = sampling_times(200, schedule=schedule, spacing=spacing)
+    times = sampling_times(100, schedule=schedule, spacing=spacing)
     noise = torch.randn(7, 1, generator=torch.Generator().manual_seed(2)).double()
     start = initial_state(noise, times[0], schedule)
     if name == "heun" and isinstance(schedule, CosineSchedule):

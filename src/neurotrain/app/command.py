@@ -20,7 +20,7 @@ Groups (select with GROUP=CHOICE):
 {groups}
 
 Values, without a plus: model.network.widths=[8,16,32] trainer.max_epochs=5
-  seed=N  stage=fit|validate|test|predict  ckpt=PATH  source=PATH  resume=last|must|PATH
+  seed=N  stage=fit|validate|test|predict|sample  ckpt=PATH  source=PATH  resume=last|must|PATH
   paths.data_dir=DIR  paths.run_dir=DIR
 
 Flags:

@@ -59,8 +59,9 @@ class RunSettings:
             monitored checkpoint.
         resume: ``last`` goes on with this experiment's newest run where there is one; ``must`` fails where there is
             none; a path names a run directory or a checkpoint.
-        ckpt: checkpoint for ``stage=test|validate|predict``.
+        ckpt: checkpoint for ``stage=test|validate|predict|sample``.
         source: for ``stage=predict``: a folder, a glob or one image; the test split where not given.
+        beside: for ``stage=sample``: checkpoints of further runs, in their run directories, by the name of their rows.
         matmul_precision: of float32 matrix products, as ``torch.set_float32_matmul_precision``.
         full_trace: whether a user's mistake is shown with its traceback.
         when_absent: what runs where the data are missing and neither ``data=`` nor ``paths.data_dir`` was typed.
@@ -73,13 +74,14 @@ class RunSettings:
     callbacks: dict[str, Callback | None]
     logger: dict[str, Logger | None]
     paths: Paths
-    stage: Literal["fit", "validate", "test", "predict"] = "fit"
+    stage: Literal["fit", "validate", "test", "predict", "sample"] = "fit"
     seed: int = 0
     test: bool = True
     test_weights: Literal["last", "best"] = "last"
     resume: str | None = None
     ckpt: Path | None = None
     source: str | None = None
+    beside: dict[str, Path] | None = None
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     full_trace: bool = False
     when_absent: Substitute | None = None

@@ -24,6 +24,7 @@ from neurotrain.app.allow import AllowList
 from neurotrain.app.compose import UNBOUND, Configuration
 from neurotrain.app.registry import register
 from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
+from neurotrain.app.sampling import sample
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
 from neurotrain.callbacks import NonFiniteLossError
@@ -61,7 +62,7 @@ class Run:
 
 
 def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
-    """Run a checked configuration: fit, validate, test or predict, as ``config.values["stage"]`` says.
+    """Run a checked configuration: fit, validate, test, predict or sample, as ``config.values["stage"]`` says.
 
     Args:
         config: from ``neurotrain.compose``.
@@ -110,6 +111,8 @@ def _check_stage(values: Mapping[str, Any]) -> None:
         problems.append(Problem(key, f"has no effect with stage={stage}, only with stage=predict", None))
     elif source != read and source is not None:
         problems.append(Problem("source", f"has no effect: data.source is {read}, not ${{source}}", None))
+    if stage != "sample" and values["beside"] is not None:
+        problems.append(Problem("beside", f"has no effect with stage={stage}, only with stage=sample", None))
     if stage != "fit" and ckpt is None:
         problems.append(Problem("ckpt", f"stage={stage} needs ckpt=PATH, a checkpoint of a run", None))
     elif ckpt is not None and not Path(ckpt).is_file():
@@ -208,6 +211,11 @@ def _run_stage(
         return None
     if stage == "test":
         trainer.test(model, datamodule=data, ckpt_path=ckpt, verbose=False, weights_only=True)
+        return None
+    if stage == "sample":
+        data.prepare_data()
+        data.setup("test")  # for the summary, which says what data the run knows
+        sample(values, trainer, model, directory.path)
         return None
     keep = None if keep_predictions else False  # None: wherever the strategy can return them
     return trainer.predict(model, datamodule=data, ckpt_path=ckpt, return_predictions=keep, weights_only=True)

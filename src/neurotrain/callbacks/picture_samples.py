@@ -109,7 +109,7 @@ def save_grid(rows: Mapping[str, Tensor], path: Path) -> None:
     inches = 0.02 * width
     figure = Figure(figsize=(inches + 1.6, len(rows) * inches * height / width + 0.1), layout="constrained")
     for axes, (title, strip) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], joined.items(), strict=True):
-        axes.imshow(strip, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neurotrain.diffusion.context import Unconditional
 from neurotrain.diffusion.families.base import PipelineContract
-from neurotrain.diffusion.families.folders import PipelineFolder
+from neurotrain.diffusion.families.folders import PipelineFolder, diffusers_library
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.prompted import PromptedFamily
 from neurotrain.diffusion.specs import LatentSpec
@@ -68,9 +68,7 @@ class _FlowTransformerFamily(PromptedFamily):
 
     def load(self, folder: PipelineFolder, *, role: str) -> nn.Module:
         """The transformer."""
-        import diffusers
-
-        kind: Any = getattr(diffusers, self.classes["transformer"][0])
+        kind = getattr(diffusers_library(type(self).__name__), self.classes["transformer"][0])
         return kind.from_pretrained(
             str(folder.root / "transformer"), use_safetensors=True, local_files_only=True, dtype=self.torch_dtype
         )
@@ -156,12 +154,11 @@ class StableDiffusion3Family(_FlowTransformerFamily):
 
     def load_pipeline(self, folder: PipelineFolder) -> Any:  # noqa: ANN401 - of diffusers
         """With a transformer without weights, whose configuration the pipeline asks for."""
-        from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
-
+        library = diffusers_library("StableDiffusion3Family")
         with torch.device("meta"):
-            outline = SD3Transformer2DModel.from_config(dict(folder.config("transformer")))
+            outline = library.SD3Transformer2DModel.from_config(dict(folder.config("transformer")))
         absent = dict.fromkeys((*_LEFT_OUT, *(name for name in self.contract.optional if name not in folder.parts)))
-        pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
+        pipeline = library.StableDiffusion3Pipeline.from_pretrained(
             str(folder.root),
             use_safetensors=True,
             local_files_only=True,
@@ -232,9 +229,7 @@ class FluxFamily(_FlowTransformerFamily):
 
     def load_pipeline(self, folder: PipelineFolder) -> Any:  # noqa: ANN401 - of diffusers
         """Without its transformer."""
-        from diffusers import FluxPipeline
-
-        return FluxPipeline.from_pretrained(
+        return diffusers_library("FluxFamily").FluxPipeline.from_pretrained(
             str(folder.root),
             use_safetensors=True,
             local_files_only=True,

@@ -14,7 +14,7 @@ from typing import Any
 from neurotrain.diffusion.families.base import PipelineContract
 from neurotrain.storage.extras import require
 
-__all__ = ["PipelineContractError", "PipelineFolder"]
+__all__ = ["PipelineContractError", "PipelineFolder", "diffusers_library"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -123,3 +123,18 @@ class PipelineFolder:
                     f"{self.path}: {name!r} has pickled weights only ({pickled[0]}); they can run code "
                     "and are not read. Save the pipeline with safe_serialization=True"
                 )
+
+
+def diffusers_library(purpose: str) -> Any:  # noqa: ANN401 - its names are there at run time only
+    """The module ``diffusers``.
+
+    Args:
+        purpose: what needs it.
+
+    Raises:
+        ImportError: if it is not installed; the message says what to install.
+    """
+    require("diffusers", extra="diffusion", purpose=purpose)
+    import diffusers
+
+    return diffusers

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neurotrain.diffusion.context import Unconditional
 from neurotrain.diffusion.families.base import PipelineContract
-from neurotrain.diffusion.families.folders import PipelineFolder
+from neurotrain.diffusion.families.folders import PipelineFolder, diffusers_library
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.prompted import PromptedFamily
 from neurotrain.diffusion.specs import LatentSpec
@@ -136,14 +136,13 @@ class LatentUNetFamily(PromptedFamily):
 
     def load(self, folder: PipelineFolder, *, role: str) -> nn.Module:
         """``UNet2DConditionModel``; a place for the scale of guidance is added where the role wants one."""
-        from diffusers import UNet2DConditionModel
-
-        model: Any = UNet2DConditionModel.from_pretrained(
+        kind = diffusers_library("LatentUNetFamily").UNet2DConditionModel
+        model = kind.from_pretrained(
             str(folder.root / "unet"), use_safetensors=True, local_files_only=True, dtype=self.torch_dtype
         )
         if role not in self._guided or model.config["time_cond_proj_dim"] is not None:
             return model
-        wider: Any = UNet2DConditionModel.from_config({**model.config, "time_cond_proj_dim": 256})
+        wider = kind.from_config({**model.config, "time_cond_proj_dim": 256})
         nn.init.zeros_(wider.time_embedding.cond_proj.weight)
         wider.load_state_dict({**wider.state_dict(), **model.state_dict()})
         return wider.to(self.torch_dtype)
@@ -158,9 +157,8 @@ class LatentUNetFamily(PromptedFamily):
 
     def load_pipeline(self, folder: PipelineFolder) -> Any:  # noqa: ANN401 - of diffusers
         """Without U-Net and safety checker."""
-        import diffusers
-
-        kind: Any = diffusers.StableDiffusionXLPipeline if self.two_encoders else diffusers.StableDiffusionPipeline
+        library = diffusers_library("LatentUNetFamily")
+        kind = library.StableDiffusionXLPipeline if self.two_encoders else library.StableDiffusionPipeline
         absent = {name: None for name in ("unet", *_LEFT_OUT) if name != "safety_checker" or not self.two_encoders}
         more = {} if self.two_encoders else {"requires_safety_checker": False}
         return kind.from_pretrained(

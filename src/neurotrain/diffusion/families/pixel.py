@@ -14,7 +14,7 @@ from neurotrain.diffusion.context import Condition, SharedContext
 from neurotrain.diffusion.families.adapted import AdaptedFamily
 from neurotrain.diffusion.families.base import PipelineContract
 from neurotrain.diffusion.families.export import save_weights
-from neurotrain.diffusion.families.folders import PipelineFolder
+from neurotrain.diffusion.families.folders import PipelineFolder, diffusers_library
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.schedulers import prediction_of, schedule_of, scheduler_config
 from neurotrain.diffusion.roles import Role, RoleHandle
@@ -169,11 +169,10 @@ class PixelFamily(AdaptedFamily):
 
     def network(self, name: str, role: Role) -> nn.Module:
         """``UNet2DModel`` of the role's pipeline."""
-        from diffusers import UNet2DModel
-
         folder = self._folder_of(name)
         _, schedule, prediction, condition = self._of_folder(name)
-        model: Any = UNet2DModel.from_pretrained(str(folder.root / "unet"), use_safetensors=True, local_files_only=True)
+        kind = diffusers_library("PixelFamily").UNet2DModel
+        model = kind.from_pretrained(str(folder.root / "unet"), use_safetensors=True, local_files_only=True)
         return PlainUNet(model=model, schedule=schedule, prediction=prediction, condition=condition)
 
     def context(self, leader: LatentSpec) -> SharedContext:
@@ -211,14 +210,13 @@ class PixelFamily(AdaptedFamily):
             self.check_merge(handle, merge=merge)
             save_weights(network, folder)
             return
-        import diffusers
-
         if not merge:
             self.save_lora(handle, folder, part="unet")
             return
         kind, settings = scheduler_config(network.schedule, network.prediction)
-        pipeline: Any = diffusers.DDIMPipeline if kind == "DDIMScheduler" else diffusers.DDPMPipeline
-        made = pipeline(unet=self.merged_model(handle), scheduler=getattr(diffusers, kind)(**settings))
+        library = diffusers_library("PixelFamily")
+        pipeline = library.DDIMPipeline if kind == "DDIMScheduler" else library.DDPMPipeline
+        made = pipeline(unet=self.merged_model(handle), scheduler=getattr(library, kind)(**settings))
         made.save_pretrained(folder, safe_serialization=True)
 
     def _folder_of(self, name: str) -> PipelineFolder:

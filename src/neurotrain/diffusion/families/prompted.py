@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from neurotrain.diffusion.adapter import Adapter, PreparedBatch
 from neurotrain.diffusion.context import Condition, SharedContext, Unconditional
 from neurotrain.diffusion.families.adapted import AdaptedFamily
-from neurotrain.diffusion.families.folders import PipelineFolder
+from neurotrain.diffusion.families.folders import PipelineFolder, diffusers_library
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.schedulers import prediction_of, schedule_of, scheduler_config
 from neurotrain.diffusion.roles import Role, RoleHandle
@@ -176,7 +176,7 @@ class PromptedFamily(AdaptedFamily):
         self._folder = PipelineFolder(path, revision)
         self._folders = {name: PipelineFolder(other) for name, other in (paths or {}).items()}
         self._size, self._prompts, self._negative_prompt = (height, width), tuple(prompts), negative_prompt
-        self._unconditional = {**self.negatives, **(unconditional or {})}
+        self._unconditional: dict[str, Unconditional] = {**self.negatives, **(unconditional or {})}
         self._schedule, self._range, self._dtype = schedule, timestep_range, dtype
         self._folder.check(self.contract, classes=self.classes)
         self._shape = self._latent_shape()
@@ -291,14 +291,12 @@ class PromptedFamily(AdaptedFamily):
         Raises:
             ValueError: if diffusers has no scheduler for it, or there is no addition to be written apart.
         """
-        import diffusers
-
         if not merge:
             self.save_lora(handle, folder, part=self.part)
             return
         latent = handle.spec.latent
         kind, settings = scheduler_config(latent.schedule, latent.prediction)
-        scheduler = getattr(diffusers, kind)(**settings)
+        scheduler = getattr(diffusers_library(type(self).__name__), kind)(**settings)
         parts = {**self.pipeline.components, self.part: self.merged_model(handle), "scheduler": scheduler}
         type(self.pipeline)(**self.export_parts(parts)).save_pretrained(folder, safe_serialization=True)
 
