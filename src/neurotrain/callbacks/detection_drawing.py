@@ -68,9 +68,9 @@ def detection_figure(image: Tensor, truth: Objects, found: Objects, *, title: st
 def _draw(axis: Axes, objects: Objects) -> None:
     from matplotlib.patches import Rectangle
 
-    for box, label, text, matched in zip(
-        objects.boxes.tolist(), objects.labels.tolist(), objects.texts, objects.matched.tolist(), strict=True
-    ):
+    columns = (objects.boxes.tolist(), objects.labels.tolist(), objects.texts, objects.matched.tolist())
+    rows = [*zip(*columns, strict=True)][::-1]  # detections come best first, and the better lies on top
+    for box, label, text, matched in sorted(rows, key=lambda row: row[3]):
         left, top, right, bottom = box
         colour = LINES[label % len(LINES)]
         line = "solid" if matched else (0, (3, 2))

@@ -37,7 +37,7 @@ class DetectionFigures(Callback):
     It reads what :class:`neurotrain.tasks.DetectionTask` returns from its steps.
     """
 
-    def __init__(self, *, count: int | None = 8, score_threshold: float = 0.3, iou_threshold: float = 0.5) -> None:
+    def __init__(self, *, count: int | None = 8, score_threshold: float = 0.5, iou_threshold: float = 0.5) -> None:
         """Set how much to draw. A drawing takes about a second.
 
         Args:
