@@ -120,6 +120,8 @@ def test_several_captions_of_a_training_image_and_bad_numbers_are_refused() -> N
         _trainer().fit(_task(), _loader(_batch(0, captions=("a\nb", "c", "d"))))
     with pytest.raises(ValueError, match="beams=0"):
         _task(beams=0)
+    with pytest.raises(ValueError, match="no effect with beams=1"):
+        _task(length_penalty=0.5)
     with pytest.raises(ValueError, match="label_smoothing"):
         _task(label_smoothing=2.0)
 

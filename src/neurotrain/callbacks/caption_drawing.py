@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def _write(axis: Axes, item: Told) -> None:
     colour = "black"
     if item.agreement is not None:
         colour = _GOOD if item.agreement >= 0.9 else _FAIR if item.agreement >= 0.5 else _POOR
-    parts = [(item.caption or "(nothing)", {"fontweight": "bold", "color": colour})]
+    parts: list[tuple[str, dict[str, Any]]] = [(item.caption or "(nothing)", {"fontweight": "bold", "color": colour})]
     if item.references:
         more = f" (+{len(item.references) - 1})" if len(item.references) > 1 else ""
         parts.append((item.references[0] + more, {"color": "0.25"}))

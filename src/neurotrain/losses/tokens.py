@@ -11,6 +11,8 @@ from torch import Tensor
 
 from neurotrain.losses.options import bounded
 
+_NOT_COUNTED = -100
+
 
 def token_cross_entropy(
     logits_BLV: Tensor, target_BL: Tensor, valid_BL: Tensor, *, label_smoothing: float = 0.0
@@ -40,7 +42,14 @@ def token_cross_entropy(
             f"logits {tuple(logits_BLV.shape)}, target {tuple(target_BL.shape)}, valid {tuple(valid_BL.shape)}: "
             "expected (B, L, V), (B, L), (B, L)"
         )
-    logits_TV, target_T = logits_BLV[valid_BL], target_BL[valid_BL].long()
-    logits_TV = logits_TV if logits_TV.dtype == torch.float64 else logits_TV.float()
-    total = F.cross_entropy(logits_TV, target_T, reduction="sum", label_smoothing=label_smoothing)
-    return total / max(len(target_T), 1)
+    logits_BLV = logits_BLV if logits_BLV.dtype == torch.float64 else logits_BLV.float()
+    # Padding is marked, not cut out: how much there is would have to be known on the CPU first.
+    marked_BL = target_BL.long().masked_fill(~valid_BL, _NOT_COUNTED)
+    total = F.cross_entropy(
+        logits_BLV.flatten(0, 1),
+        marked_BL.flatten(),
+        ignore_index=_NOT_COUNTED,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
+    return total / valid_BL.sum().clamp_min(1)

@@ -46,11 +46,11 @@ class CaptioningTask(LightningModule):
         schedule: factor of the learning rate at each optimizer step.
         label_smoothing: in [0, 1], of the training loss; evaluation tells the loss without it.
         beams: sequences that are kept while a caption is written; 1 takes the most probable word at each place.
-        length_penalty: see :meth:`neurotrain.networks.captioning.Captioner.generate`; not read with one beam.
+        length_penalty: see :meth:`neurotrain.networks.captioning.Captioner.generate`; with several beams only.
         score_tokenizer: how texts become words, see :class:`neurotrain.metrics.captioning.CaptionReport`.
 
     Raises:
-        ValueError: if a number is out of range, or a choice unknown.
+        ValueError: if a number is out of range or has no effect, or a choice is unknown.
 
     Reference:
         Vinyals et al., 2015 (arXiv:1411.4555), section 3.
@@ -70,6 +70,10 @@ class CaptioningTask(LightningModule):
         super().__init__()
         if beams < 1 or length_penalty < 0:
             raise ValueError(f"beams={beams}, length_penalty={length_penalty}: need at least 1, and at least 0")
+        if beams == 1 and length_penalty != 1.0:
+            raise ValueError(
+                f"length_penalty={length_penalty} has no effect with beams=1: there is nothing to choose from"
+            )
         self.network = network
         self.label_smoothing = bounded("label_smoothing", label_smoothing, low=0, high=1)
         self.beams, self.length_penalty = beams, length_penalty

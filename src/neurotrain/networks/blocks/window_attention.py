@@ -6,7 +6,6 @@ of all images, ``h`` heads.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import final
 
 import torch
@@ -41,6 +40,8 @@ class WindowAttention(nn.Module):
         torch.Size([1, 7, 9, 8])
     """
 
+    index: Tensor
+
     def __init__(self, *, width: int, heads: int, window: int = 7, shift: int = 0, bias: bool = True) -> None:
         super().__init__()
         if window < 1 or not 0 <= shift < window:
@@ -49,6 +50,7 @@ class WindowAttention(nn.Module):
         self.attention = Attention(width=width, heads=heads, bias=bias)
         self.offsets = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.offsets, std=0.02)
+        self.register_buffer("index", _offset_index(window), persistent=False)
 
     def forward(self, x_BRSD: Tensor) -> Tensor:
         """Attend within windows; ``(B, R, S, D)`` to the same shape."""
@@ -66,12 +68,12 @@ class WindowAttention(nn.Module):
 
     def _mask(self, size: torch.Size, count: int) -> Tensor:
         """What is added to the logits: offsets' biases, and minus infinity between what the shift brought together."""
-        index_LL = _offset_index(self.window).to(self.offsets.device)
-        bias_hLL = self.offsets[index_LL].permute(2, 0, 1)
+        bias_hLL = self.offsets[self.index].permute(2, 0, 1)
         if not self.shift:
             return bias_hLL[None]
-        regions_WL = to_windows(_regions(size[0], size[1], self.window, self.shift)[None, ..., None], self.window)
-        apart_WLL = (regions_WL != regions_WL.transpose(1, 2)).to(bias_hLL.device)
+        regions_RS = _regions(size, self.window, self.shift, device=bias_hLL.device)
+        regions_WL = to_windows(regions_RS[None, ..., None], self.window)
+        apart_WLL = regions_WL != regions_WL.transpose(1, 2)
         mask = bias_hLL[None].masked_fill(apart_WLL[:, None], float("-inf"))
         return mask.repeat(count // len(apart_WLL), 1, 1, 1)
 
@@ -109,7 +111,6 @@ def from_windows(x_NLD: Tensor, window: int, size: tuple[int, ...]) -> Tensor:
     return cut.transpose(2, 3).reshape(-1, rows, columns, x_NLD.shape[2])
 
 
-@lru_cache(maxsize=32)
 def _offset_index(window: int) -> Tensor:
     """Which offset lies between two pixels of a window: int64 ``(w^2, w^2)``."""
     places = torch.cartesian_prod(torch.arange(window), torch.arange(window))
@@ -117,12 +118,10 @@ def _offset_index(window: int) -> Tensor:
     return between[..., 0] * (2 * window - 1) + between[..., 1]
 
 
-@lru_cache(maxsize=32)
-def _regions(rows: int, columns: int, window: int, shift: int) -> Tensor:
+def _regions(size: tuple[int, ...], window: int, shift: int, *, device: torch.device) -> Tensor:
     """Numbers of the parts of a rolled map that belong together: int64 ``(rows, columns)``."""
-
-    def parts(extent: int) -> Tensor:
-        place = torch.arange(extent)
-        return (place >= extent - window).long() + (place >= extent - shift).long()
-
-    return 3 * parts(rows)[:, None] + parts(columns)[None]
+    rows, columns = (
+        (place >= extent - window).long() + (place >= extent - shift).long()
+        for extent, place in ((extent, torch.arange(extent, device=device)) for extent in size)
+    )
+    return 3 * rows[:, None] + columns[None]

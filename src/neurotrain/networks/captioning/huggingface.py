@@ -18,6 +18,7 @@ from neurotrain.networks.captioning.base import Captioner, told_tokens
 from neurotrain.networks.captioning.huggingface_files import (
     ProcessorTokenizer,
     fingerprint,
+    image_token_of,
     load_model,
     load_processor,
     local_folder,
@@ -79,7 +80,7 @@ class HuggingFaceCaptioner(Captioner):
             raise ValueError(f"length={length}: must be at least 3")
         self._folder = local_folder(path, revision=revision)
         self._processor = load_processor(self._folder)
-        image_token = str(self._processor.image_token)
+        image_token = image_token_of(self._processor)
         if prompt.count(image_token) != 1:
             raise ValueError(f"prompt={prompt!r}: must hold {image_token!r}, which stands for the image, once")
         self.prompt, self.length = prompt, length

@@ -73,6 +73,20 @@ def load_processor(folder: Path) -> Any:  # noqa: ANN401 - transformers' process
     return processor
 
 
+def image_token_of(processor: Any) -> str:  # noqa: ANN401 - see load_processor
+    """What stands for an image in a prompt.
+
+    Raises:
+        ValueError: if the processor knows of none, as those of models that take no prompt.
+    """
+    try:
+        return str(processor.image_token)
+    except AttributeError as error:
+        raise ValueError(
+            f"{type(processor).__name__} has no image token: a model of LLaVA's class is needed"
+        ) from error
+
+
 def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
     """The network of ``AutoModelForImageTextToText``.
 
