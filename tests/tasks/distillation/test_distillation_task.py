@@ -11,7 +11,7 @@ import pytest
 import torch
 from distillation_toys import ADAM, data, family, heads, student, task, trainer
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 
 from neurotrain.callbacks import RunCheckpoint
 from neurotrain.diffusion import PreparedBatch, Role
@@ -226,7 +226,7 @@ def test_what_a_method_cannot_do_is_refused() -> None:
         task(FineTune(), {"student": Role(optimizer=ADAM)})
 
 
-def test_two_optimizers_under_deepspeed_and_scaled_gradients_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainers_under_which_roles_could_not_step_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     made = task(Dmd2(), _dmd2_roles())
 
     class Strategy(DeepSpeedStrategy):
@@ -239,6 +239,9 @@ def test_two_optimizers_under_deepspeed_and_scaled_gradients_are_refused(monkeyp
     monkeypatch.setattr(type(made), "trainer", Some())
     with pytest.raises(ValueError, match="deepspeed takes one optimizer, Dmd2 has one for each of critic, student"):
         made.setup("fit")
-    Some.strategy, Some.precision = object(), "16-mixed"  # type: ignore[assignment]
+    Some.strategy = DDPStrategy()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="ddp_find_unused_parameters_true"):
+        made.setup("fit")
+    Some.strategy, Some.precision = DDPStrategy(find_unused_parameters=True), "16-mixed"  # type: ignore[assignment]
     with pytest.raises(ValueError, match="16-mixed"):
         made.setup("fit")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -98,6 +98,14 @@ class DistillationTask(LightningModule):
                 f"trainer.strategy=deepspeed takes one optimizer, {type(self.method).__name__} has one for each of "
                 f"{', '.join(trained)}: use ddp or fsdp"
             )
+        if len(trained) > 1 and isinstance(self.trainer.strategy, DDPStrategy):
+            # Each loss reaches one role; without the look for unused weights, DDP waits for the others' gradients.
+            kwargs = self.trainer.strategy._ddp_kwargs  # pyright: ignore[reportPrivateUsage]
+            if not kwargs.get("find_unused_parameters", False):
+                raise ValueError(
+                    f"trainer.strategy=ddp waits for gradients of all of {', '.join(trained)} in each backward pass: "
+                    "use ddp_find_unused_parameters_true"
+                )
         if self.trainer.precision == "16-mixed":
             raise ValueError("trainer.precision=16-mixed: scaled gradients cannot be clipped by role; use bf16-mixed")
 
