@@ -26,7 +26,7 @@ CHUNK = 256
 
 def results(options: Options) -> Iterator[Result]:
     """Rows by size of the batch."""
-    sizes = (512, 2048) if options.quick else (1024, 4096, 16384)
+    sizes = (512, 2048) if options.quick else (1024, 4096, 8192)
     installed = is_installed("open_clip")
     if installed:
         import open_clip.loss  # noqa: F401 - once, for all processes that are forked from this one

@@ -14,7 +14,14 @@ from lightning import Trainer
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 
-from neurotrain.callbacks import ClipFigures, ClipPredictions, ClipSampleTable, LearnVocabulary
+from neurotrain.callbacks import (
+    ClipExport,
+    ClipFigures,
+    ClipPredictions,
+    ClipSampleTable,
+    LearnVocabulary,
+    WeightAveraging,
+)
 from neurotrain.losses.contrastive import ClipLoss
 from neurotrain.networks.classification import ResNetSmall
 from neurotrain.networks.clip import DualEncoder
@@ -88,6 +95,28 @@ def test_the_table_and_the_figures_are_of_the_test(task: ClipTask, tmp_path: Pat
         own = TEXTS["pqrs".index(row["id"])].split("\n")
         assert (row["nearest_caption"] in own) == of_images[row["id"]]
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"similarity.png", "retrieval.png"}
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+def test_what_is_exported_are_the_averaged_weights_with_their_words(task: ClipTask, tmp_path: Path) -> None:
+    assert task.tokenizer is not None
+    task.tokenizer.learn(line for told in TEXTS for line in told.split("\n"))
+    average = WeightAveraging(decay=0.5)
+    run = trainer(tmp_path, average, ClipExport())
+    run.fit_loop.max_epochs = 1
+    single = [{**batch, "caption": [text.split("\n")[0] for text in batch["caption"]]} for batch in loader()]
+    run.fit(task, DataLoader(single, batch_size=None))  # pyright: ignore
+    text = TextTransformer(tokenizer=WordTokenizer(size=300), width=8, layers=1, heads=2, length=20)
+    image = ResNetSmall(widths=(4,), blocks=(1,), num_classes=6)
+    again = DualEncoder(image=image, text=text, weights=tmp_path / "export" / "network.safetensors")
+    assert again.tokenizer.state() == task.tokenizer.state()
+    trained = dict(task.network.named_parameters())
+    with average.ema.swap():
+        for name, value in again.named_parameters():
+            assert torch.equal(value, trained[name]), name
+    assert any(not torch.equal(value, trained[name]) for name, value in again.named_parameters())
+    with pytest.raises(ValueError, match="not of a ClassificationTask"):
+        ClipExport().on_fit_start(run, object.__new__(ClassificationTask))
 
 
 @pytest.mark.parametrize(

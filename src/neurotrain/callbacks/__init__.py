@@ -6,6 +6,7 @@ from neurotrain.callbacks.caption_predictions import CaptionPredictions
 from neurotrain.callbacks.checkpoint import RunCheckpoint, find_last
 from neurotrain.callbacks.classification_figures import ClassificationFigures
 from neurotrain.callbacks.classification_predictions import ClassificationPredictions
+from neurotrain.callbacks.clip_export import ClipExport
 from neurotrain.callbacks.clip_figures import ClipFigures
 from neurotrain.callbacks.clip_predictions import ClipPredictions
 from neurotrain.callbacks.clip_tables import ClipSampleTable
@@ -36,6 +37,7 @@ __all__ = [
     "CaptionerExport",
     "ClassificationFigures",
     "ClassificationPredictions",
+    "ClipExport",
     "ClipFigures",
     "ClipPredictions",
     "ClipSampleTable",

@@ -203,16 +203,15 @@ def test_it_is_open_clips_network(folder: Path) -> None:
 
 def test_open_clip_reads_what_was_tuned_here(folder: Path, tmp_path: Path) -> None:
     from open_clip.factory import create_model
-    from safetensors.torch import save_file
 
-    ours = openclip(folder, text_tuning=LowRank(rank=1)).train()
+    ours = openclip(folder, text_tuning=LowRank(rank=1), length=7).train()
     optimizer = torch.optim.SGD([value for value in ours.parameters() if value.requires_grad], lr=0.5)
     for _ in range(2):
         step(ours, optimizer)
     ours.eval()
-    (tmp_path / "open_clip_config.json").write_bytes((folder / "open_clip_config.json").read_bytes())
-    save_file(ours.exported(), tmp_path / "open_clip_model.safetensors")
-    theirs: Any = create_model(f"local-dir:{tmp_path}", force_custom_text=True).eval()
+    ours.write(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"open_clip_config.json", "open_clip_model.safetensors"}
+    theirs: Any = create_model(f"local-dir:{tmp_path}").eval()
     again = openclip(tmp_path).eval()
     image, tokens = inputs(ours)
     with torch.no_grad():

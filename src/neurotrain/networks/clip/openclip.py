@@ -6,6 +6,8 @@ Shape legend: see :mod:`neurotrain.networks.clip.base`.
 from __future__ import annotations
 
 import difflib
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -18,6 +20,7 @@ from neurotrain.networks.text import Tokenizer
 from neurotrain.storage.extras import require
 
 _FOLDER = "local-dir:"
+_CONFIG = "open_clip_config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pth")
 
 
@@ -63,7 +66,7 @@ class OpenClip(ClipNetwork):
         model, loaded = _created(name, weights, bias, length)
         self.visual: nn.Module = model.visual
         self.text: nn.Module = model.text
-        self.name = name
+        self.name, self._length = name, length
         self._tokenize = _tokenizer(name, int(model.context_length))
         self.features = int(self.text.output_dim)  # pyright: ignore[reportArgumentType]
         if loaded:
@@ -86,12 +89,36 @@ class OpenClip(ClipNetwork):
         return self._tokenize(texts).long()
 
     def exported(self) -> dict[str, Tensor]:
-        """Weights under open_clip's own names, changes of low rank merged: for ``weights``, or open_clip itself."""
+        """Weights as open_clip itself names them for this network, changes of low rank merged."""
         state = {name: value for name, value in merged_state(self.state_dict()).items() if isinstance(value, Tensor)}
         state["logit_scale"] = state.pop("log_scale")
         if "bias" in state:
             state["logit_bias"] = state.pop("bias")
+        config = _config(self.name)
+        if not config.get("custom_text") and "hf_model_name" not in config["text_cfg"]:
+            # Its class without a separate text tower, which open_clip makes where nobody forces the other one.
+            state = {name.removeprefix("text."): value for name, value in state.items()}
         return {name: value.detach().contiguous() for name, value in state.items()}
+
+    def write(self, folder: Path) -> None:
+        """Write weights, configuration and tokenizer as open_clip reads them (``local-dir:FOLDER``).
+
+        Args:
+            folder: that is there.
+        """
+        from safetensors.torch import save_file
+
+        save_file(self.exported(), folder / "open_clip_model.safetensors")
+        told: dict[str, Any] = {"model_cfg": _config(self.name), "preprocess_cfg": {}}
+        if self.name.startswith(_FOLDER):
+            own = Path(self.name.removeprefix(_FOLDER))
+            told = json.loads((own / _CONFIG).read_text(encoding="utf-8"))
+            for path in own.iterdir():
+                if path.is_file() and path.suffix not in _WEIGHTS:
+                    shutil.copy2(path, folder)
+        if self._length is not None:
+            told["model_cfg"]["text_cfg"]["context_length"] = self._length
+        (folder / _CONFIG).write_text(json.dumps(told, indent=2), encoding="utf-8")
 
 
 def _check_name(name: str) -> None:
@@ -99,13 +126,20 @@ def _check_name(name: str) -> None:
     import open_clip
 
     if name.startswith(_FOLDER):
-        if not (Path(name.removeprefix(_FOLDER)) / "open_clip_config.json").is_file():
+        if not (Path(name.removeprefix(_FOLDER)) / _CONFIG).is_file():
             raise FileNotFoundError(f"name={name!r}: no folder with an open_clip_config.json")
         return
     known = open_clip.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         raise ValueError(f"name={name!r} is no network of open_clip; nearest: {', '.join(near) or 'none'}")
+
+
+def _config(name: str) -> dict[str, Any]:
+    """open_clip's settings of the network's architecture."""
+    import open_clip
+
+    return dict(open_clip.get_model_config(name) or {})
 
 
 def _created(name: str, weights: Path | None, bias: float | None, length: int | None) -> tuple[Any, bool]:
