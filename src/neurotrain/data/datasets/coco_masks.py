@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neurotrain.metrics.functional.rle import decode_masks, encode_masks, runs_from_coco, runs_to_coco
+from neurotrain.storage.extras import require
 
 _LEAST = 6
 """Numbers of the smallest polygon: three corners."""
@@ -53,12 +54,9 @@ def compressed_masks(masks: Tensor) -> list[dict[str, Any]]:
         >>> compressed_masks(torch.tensor([[[0, 1], [1, 1]]]))
         [{'size': [2, 2], 'counts': '13'}]
     """
-    from pycocotools import mask
-
-    coco_mask: Any = mask  # its stubs know neither plain run-length encodings nor mappings
     plain = runs_to_coco(encode_masks(masks))
     height, width = masks.shape[-2:]
-    packed = [coco_mask.frPyObjects(item, height, width) for item in plain]
+    packed = [_library().frPyObjects(item, height, width) for item in plain]
     return [{"size": [height, width], "counts": item["counts"].decode("ascii")} for item in packed]
 
 
@@ -72,7 +70,11 @@ def _encoded(item: Any, place: int, height: int, width: int) -> dict[str, Any]: 
             raise ValueError(f"object {place}: {polygon} is no polygon: needs x and y of three corners or more")
     if not np.isfinite(np.concatenate([np.asarray(polygon, float) for polygon in item])).all():
         raise ValueError(f"object {place}: a polygon has corners that are no finite numbers")
+    return _library().merge(_library().frPyObjects(item, height, width))
+
+
+def _library() -> Any:  # noqa: ANN401 - its stubs know neither plain run-length encodings nor mappings
+    require("pycocotools", extra="detection", purpose="masks of COCO")
     from pycocotools import mask
 
-    coco_mask: Any = mask
-    return coco_mask.merge(coco_mask.frPyObjects(item, height, width))
+    return mask
