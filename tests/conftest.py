@@ -8,6 +8,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found: set NEUROTRAIN_DATA or provide {folder}")
     return folder
+
+
+@pytest.fixture
+def children() -> Callable[[], list[BaseProcess]]:
+    """Living processes that were started since the test began; servers of other tests may live on in this one."""
+    before = set(multiprocessing.active_children())
+    return lambda: [process for process in multiprocessing.active_children() if process not in before]

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from neurotrain.data import EpochPlan, PlannedBatches, PlannedLoader, SampleKey
+
+Children = Callable[[], list[BaseProcess]]
 
 
 class Recorded:
@@ -180,14 +183,14 @@ def test_workers_run_on_one_thread() -> None:
 
 
 @pytest.mark.parametrize("start_method", ["fork", "forkserver"])
-def test_workers_start_as_told(start_method: str) -> None:
+def test_workers_start_as_told(start_method: str, children: Children) -> None:
     told = loader(PLAN, num_workers=1, start_method=start_method)
     iterator = iter(told)
     next(iterator)
-    (worker,) = multiprocessing.active_children()
+    (worker,) = children()
     assert type(worker)._start_method == start_method  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     assert read(iterator) == read(loader(PLAN))[1:]
-    assert not multiprocessing.active_children()
+    assert not children()
 
 
 def test_an_error_in_a_worker_arrives_with_its_traceback() -> None:
@@ -225,12 +228,11 @@ def test_a_worker_that_hangs_or_dies_ends_the_pass(die: bool, timeout: float, me
 
 
 @pytest.mark.parametrize("persistent_workers", [True, False])
-def test_close_ends_the_workers_and_a_new_pass_starts_others(persistent_workers: bool) -> None:
+def test_close_ends_the_workers_and_a_new_pass_starts_others(persistent_workers: bool, children: Children) -> None:
     closed = loader(PLAN, num_workers=2, persistent_workers=persistent_workers)
-    known = set(multiprocessing.active_children())
     iterator = iter(closed)
     next(iterator)
-    workers = set(multiprocessing.active_children()) - known
+    workers = children()
     assert len(workers) == 2
     closed.close()
     assert not any(worker.is_alive() for worker in workers)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from neurotrain.data.transforms import Compose, Identity, NormalizeInside, Rando
 lightning_may_warn = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
 )
+
+Children = Callable[[], list[BaseProcess]]
 
 
 def module(dataset: Any = None, **settings: Any) -> SegmentationDataModule:
@@ -84,7 +87,7 @@ def test_without_validation_there_is_no_validation_loader() -> None:
     assert len(data.records("train")) == 6
 
 
-def test_workers_change_nothing_and_read_what_was_decoded_before_them() -> None:
+def test_workers_change_nothing_and_read_what_was_decoded_before_them(children: Children) -> None:
     plain, toy = module(samples_per_epoch=12), Toy()
     forked = module(toy, samples_per_epoch=12, num_workers=2)
     loader = forked.train_dataloader()
@@ -97,7 +100,7 @@ def test_workers_change_nothing_and_read_what_was_decoded_before_them() -> None:
             assert ours["id"] == theirs["id"]
             assert torch.equal(ours["image"], theirs["image"])
     forked.teardown("fit")
-    assert not multiprocessing.active_children()
+    assert not children()
 
 
 def test_test_images_are_not_kept() -> None:
@@ -206,7 +209,9 @@ def trainer(folder: Path, **settings: Any) -> Trainer:
 
 @lightning_may_warn
 @pytest.mark.parametrize(("steps", "workers"), [(2, (0, 0)), (3, (2, 0)), (5, (0, 2))])
-def test_resumed_training_sees_the_same_pixels(steps: int, workers: tuple[int, int], tmp_path: Path) -> None:
+def test_resumed_training_sees_the_same_pixels(
+    steps: int, workers: tuple[int, int], tmp_path: Path, children: Children
+) -> None:
     settings = {
         "samples_per_epoch": 7,
         "validation": 1,
@@ -225,7 +230,7 @@ def test_resumed_training_sees_the_same_pixels(steps: int, workers: tuple[int, i
     assert len(whole.train_ids) == 9
     assert first.train_ids + second.train_ids == whole.train_ids
     assert first.pixels + second.pixels == whole.pixels
-    assert not multiprocessing.active_children()
+    assert not children()
 
 
 @lightning_may_warn
@@ -255,11 +260,11 @@ def test_refuses_to_resume_on_other_data_even_at_the_end_of_an_epoch(
 
 
 @lightning_may_warn
-def test_no_worker_outlives_a_failure(tmp_path: Path) -> None:
+def test_no_worker_outlives_a_failure(tmp_path: Path, children: Children) -> None:
     data = module(samples_per_epoch=8, validation=1, num_workers=2)
     with pytest.raises(ArithmeticError):
         trainer(tmp_path, max_epochs=2).fit(Seen(broken_validation=True), datamodule=data)
-    assert not multiprocessing.active_children()
+    assert not children()
 
 
 @lightning_may_warn

@@ -55,7 +55,7 @@ def gradients(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 def work(rank: int, folder: str) -> Found:
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=300)
     )
     try:
         image, text = data()

@@ -72,7 +72,7 @@ def accumulate(case: Case) -> Figures:
 def work(rank: int, folder: str) -> dict[str, Figures]:
     """What one rank gets."""
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=300)
     )
     try:
         found = {name: evaluate(binary_case().part(share[rank])) for name, share in SHARES.items()}

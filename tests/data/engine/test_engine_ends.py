@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,11 @@ def loader(source: Any, **settings: Any) -> PlannedLoader:
     return PlannedLoader(**{"dataset": source, "plan": PLAN, "batch_size": 4, "timeout": 30.0, **settings})
 
 
-def children() -> list[int]:
-    return [process.pid or 0 for process in multiprocessing.active_children()]
+Children = Callable[[], list[BaseProcess]]
+
+
+def pids_of(children: Children) -> list[int]:
+    return [process.pid or 0 for process in children()]
 
 
 def gone(pids: list[int], *, within: float) -> bool:
@@ -53,7 +58,7 @@ def state(pid: int) -> str:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_exception_comes_in_its_place_with_sample_and_traceback(workers: int) -> None:
+def test_an_exception_comes_in_its_place_with_sample_and_traceback(workers: int, children: Children) -> None:
     told = loader(Moody(bad=[BAD]), num_workers=workers)
     first = next(position for position in range(24) if PLAN.key(epoch=0, position=position).index == BAD)
     iterator = iter(told)
@@ -95,7 +100,7 @@ def test_a_batch_that_cannot_travel_is_an_error() -> None:
         next(iter(loader(Toy(), collate=lambda samples: lambda: samples, num_workers=1)))
 
 
-def test_a_killed_worker_is_noticed_with_what_it_held() -> None:
+def test_a_killed_worker_is_noticed_with_what_it_held(children: Children) -> None:
     # The other worker goes on; the first batches are good.
     told = loader(Moody(deadly=[BAD], slow=dict.fromkeys(range(10), 0.01)), num_workers=2)
     started = time.monotonic()
@@ -105,12 +110,12 @@ def test_a_killed_worker_is_noticed_with_what_it_held() -> None:
     assert not children()
 
 
-def test_an_idle_worker_that_is_killed_is_noticed_too() -> None:
+def test_an_idle_worker_that_is_killed_is_noticed_too(children: Children) -> None:
     told = loader(Toy(), num_workers=2, persistent_workers=True)
     iterator = iter(told)
     next(iterator)
     time.sleep(0.1)
-    os.kill(children()[0], signal.SIGKILL)
+    os.kill(pids_of(children)[0], signal.SIGKILL)
     time.sleep(0.1)
     with pytest.raises(WorkerDiedError, match="while it held no batch"):
         next(iterator)
@@ -127,7 +132,7 @@ def test_a_worker_that_exits_is_noticed_with_its_code() -> None:
         list(loader(Exits(), num_workers=1))
 
 
-def test_the_deadline_names_who_holds_what() -> None:
+def test_the_deadline_names_who_holds_what(children: Children) -> None:
     told = loader(Moody(slow={BAD: 60.0}), num_workers=2, timeout=0.5)
     started = time.monotonic()
     with pytest.raises(
@@ -138,10 +143,10 @@ def test_the_deadline_names_who_holds_what() -> None:
     assert not children()
 
 
-def test_a_pass_that_is_dropped_ends_its_workers() -> None:
+def test_a_pass_that_is_dropped_ends_its_workers(children: Children) -> None:
     iterator = iter(loader(Toy(), num_workers=2))
     batch = next(iterator)
-    pids = children()
+    pids = pids_of(children)
     assert len(pids) == 2
     del iterator
     gc.collect()
@@ -149,11 +154,11 @@ def test_a_pass_that_is_dropped_ends_its_workers() -> None:
     assert batch["image"].shape[0] == 4
 
 
-def test_a_new_pass_over_kept_workers_ends_the_old_one() -> None:
+def test_a_new_pass_over_kept_workers_ends_the_old_one(children: Children) -> None:
     told = loader(Direct(), num_workers=2, persistent_workers=True)
     old = iter(told)
     next(old)
-    pids = children()
+    pids = pids_of(children)
     new = iter(told)
     first = next(new)
     with pytest.raises(LoaderError, match="another pass over it was begun"):
@@ -163,12 +168,12 @@ def test_a_new_pass_over_kept_workers_ends_the_old_one() -> None:
     assert gone(pids, within=2)
 
 
-def test_workers_ignore_what_is_meant_for_the_main_process() -> None:
+def test_workers_ignore_what_is_meant_for_the_main_process(children: Children) -> None:
     told = loader(Toy(), num_workers=1)
     iterator = iter(told)
     first = next(iterator)
     for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(children()[0], number)
+        os.kill(pids_of(children)[0], number)
     rest = list(iterator)
     assert [plain(batch) for batch in [first, *rest]] == [plain(batch) for batch in loader(Toy())]
 
@@ -186,7 +191,7 @@ def begin(end: str, told: Any) -> None:
     source = Moody(slow=dict.fromkeys(range(10), 0.05))
     iterator = iter(loader(source, num_workers=2, persistent_workers=True))
     held = [next(iterator), next(iterator)]
-    told.send(children())
+    told.send([process.pid for process in multiprocessing.active_children()])
     assert held
     if end == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
