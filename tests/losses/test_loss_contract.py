@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import neurotrain.losses as losses
-from neurotrain.losses import SegmentationLoss, WeightedSum, functional
+from neurotrain.losses import DeepSupervisionLoss, SegmentationLoss, WeightedSum, functional
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 2}
 SPATIAL = {"2d": (6, 7), "3d": (4, 5, 6)}
@@ -72,6 +72,10 @@ def class_weights_of(name: str, mode: str) -> tuple[float, ...] | None:
 def built() -> Iterator[tuple[str, str, SegmentationLoss]]:
     for cls in concrete():
         name = cls.__name__
+        if cls is DeepSupervisionLoss:
+            for mode in CHANNELS:
+                yield f"{name}-{mode}-", mode, DeepSupervisionLoss(loss=losses.DiceLoss(mode=mode))  # type: ignore[arg-type]
+            continue
         if cls is WeightedSum:
             for mode in CHANNELS:
                 terms = {"dice": losses.DiceLoss(mode=mode), "focal": losses.FocalLoss(mode=mode)}  # type: ignore[arg-type]
@@ -112,8 +116,8 @@ def poisoned(case: Case, poison: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_every_loss_has_cases() -> None:
-    assert len(concrete()) == 8
-    assert set(OPTIONS) | {"WeightedSum"} == {cls.__name__ for cls in concrete()}
+    assert len(concrete()) == 9
+    assert set(OPTIONS) | {"DeepSupervisionLoss", "WeightedSum"} == {cls.__name__ for cls in concrete()}
     assert sorted(losses.__all__) == losses.__all__
 
 

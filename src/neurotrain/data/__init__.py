@@ -20,7 +20,7 @@ from neurotrain.data.source_modules import (
     WebDatasetDataModule,
 )
 from neurotrain.data.stream_module import StreamDataModule
-from neurotrain.data.volumes.module import VolumeDataModule
+from neurotrain.data.volume_module import VolumeDataModule
 from neurotrain.data.weighted import WeightedCombinedLoader
 
 __all__ = [

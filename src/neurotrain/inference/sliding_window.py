@@ -100,7 +100,8 @@ def total_weights(size: Sequence[int], weight_S: Tensor, overlap: float) -> Tens
     """
     total_S = weight_S
     for axis, starts in reversed(list(enumerate(_starts(size, weight_S.shape, overlap)))):
-        wider = _zeros((*total_S.shape[:axis], size[axis], *total_S.shape[axis + 1 :]), weight_S)
+        shape = (*total_S.shape[:axis], size[axis], *total_S.shape[axis + 1 :])
+        wider = _memory(shape, weight_S, zero=True)
         for start in starts:
             wider.narrow(axis, start, weight_S.shape[axis]).add_(total_S)
         total_S = wider
@@ -174,7 +175,8 @@ def blended(
         batch = places[start : start + batch_size]
         predicted_NKS = predict(gather(batch)).to(weight_S)
         if result_BKS is None:
-            result_BKS = _zeros((image_BCS.shape[0], predicted_NKS.shape[1], *size), weight_S)
+            shape = (image_BCS.shape[0], predicted_NKS.shape[1], *size)
+            result_BKS = _memory(shape, weight_S, zero=True)
         _accumulate(result_BKS, predicted_NKS, weight_S, batch)
     if result_BKS is None:
         raise ValueError(f"image of shape {tuple(image_BCS.shape)} is empty")
@@ -187,10 +189,9 @@ class _Gathering:
     def __init__(self, image_BCS: Tensor, window: tuple[int, ...], most: int) -> None:
         self._image_BCS = image_BCS
         differentiable = torch.is_grad_enabled() and image_BCS.requires_grad
-        # A single window is a part of the image as it is.
-        self._buffer_NCS = (
-            None if differentiable or most <= 1 else image_BCS.new_empty(most, image_BCS.shape[1], *window)
-        )
+        self._buffer_NCS: Tensor | None = None
+        if most > 1 and not differentiable:  # a single window is a part of the image as it is
+            self._buffer_NCS = _memory((most, image_BCS.shape[1], *window), image_BCS, zero=False)
 
     def __call__(self, batch: Sequence[Window]) -> Tensor:
         parts = [self._image_BCS[(index, slice(None), *place)] for index, place in batch]
@@ -234,28 +235,29 @@ def _starts(size: Sequence[int], window: Sequence[int], overlap: float) -> list[
     return starts
 
 
-def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Zeros of another tensor's type and device.
+def _memory(shape: tuple[int, ...], like: Tensor, *, zero: bool) -> Tensor:
+    """Memory of another tensor's type and device.
 
-    On a CPU NumPy allocates them: it asks for huge pages, where torch takes a page fault for every 4 kB that is touched
-    first. For a result that is written once, that is a large part of all the time there is outside the network.
+    On a CPU NumPy allocates it: it asks for huge pages, where torch takes a page fault for every 4 kB that is touched
+    first. Of memory that is written once that is a large part of all the time there is outside the network.
     """
-    if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    return torch.from_numpy(np.zeros(shape, np.float64 if like.dtype == torch.float64 else np.float32))
+    known = {torch.float32: np.float32, torch.float64: np.float64}
+    if like.device.type != "cpu" or like.dtype not in known:
+        return like.new_zeros(shape) if zero else like.new_empty(shape)
+    return torch.from_numpy((np.zeros if zero else np.empty)(shape, known[like.dtype]))
 
 
 def _accumulate(result_BKS: Tensor, predicted_NKS: Tensor, weight_S: Tensor, batch: Sequence[Window]) -> None:
     """Add weighted predictions."""
-    if result_BKS.is_cuda or predicted_NKS.requires_grad or result_BKS.requires_grad:
+    plain = result_BKS.is_cuda or predicted_NKS.requires_grad or result_BKS.requires_grad
+    if plain or len(batch) == 1:
         for (index, place), predicted_KS in zip(batch, predicted_NKS, strict=True):
             result_BKS[(index, slice(None), *place)].addcmul_(predicted_KS, weight_S)
         return
-    sums = [result_BKS[(index, slice(None), *place)] for index, place in batch]
+    # Channel by channel and a few rows at a time: what overlapping windows of the batch add to is then in the cache.
     edge = weight_S.shape[0]
     rows = min(max(_TILE // (weight_S.numel() // edge), 1), edge)
-    # Channel by channel and a few rows at a time: what overlapping windows of the batch add to is then in the cache.
-    sums_NKR = [_tiled(part, rows) for part in sums]
+    sums_NKR = [_tiled(result_BKS[(index, slice(None), *place)], rows) for index, place in batch]
     predicted_NKR = [_tiled(part, rows) for part in predicted_NKS]
     weight_R = weight_S.split(rows)
     order = [
@@ -264,7 +266,8 @@ def _accumulate(result_BKS: Tensor, predicted_NKS: Tensor, weight_S: Tensor, bat
         for row in range(len(weight_R))
         for window in range(len(batch))
     ]
-    torch._foreach_addcmul_(
+    # One call for all tiles, as torch's own optimizers make it: thousands of calls would cost what the cache saves.
+    torch._foreach_addcmul_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         [sums_NKR[window][channel][row] for window, channel, row in order],
         [predicted_NKR[window][channel][row] for window, channel, row in order],
         [weight_R[row] for _, _, row in order],

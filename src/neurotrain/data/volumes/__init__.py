@@ -6,7 +6,6 @@ from neurotrain.data.volumes.btcv import Btcv
 from neurotrain.data.volumes.cache import VolumeCache
 from neurotrain.data.volumes.labels import LabelMap
 from neurotrain.data.volumes.nifti import Geometry, read_geometry, read_image, read_labels, write_labels
-from neurotrain.data.volumes.part import VolumePart
 from neurotrain.data.volumes.patch import RandomVolumePatch, VolumeCase
 from neurotrain.data.volumes.preparation import Prepared, VolumePreparation
 from neurotrain.data.volumes.synthetic import SyntheticBrats, SyntheticBtcv
@@ -24,7 +23,6 @@ __all__ = [
     "VolumeCache",
     "VolumeCase",
     "VolumeDataset",
-    "VolumePart",
     "VolumePreparation",
     "VolumeRecord",
     "read_geometry",

@@ -20,17 +20,21 @@ class VolumetricNetwork(nn.Module, ABC):
         in_channels: channels C.
         out_channels: logits K.
         divisor: what the length of each axis must be a multiple of.
+        instance_norm: whether the coarsest level is normalised over its voxels, of which there must then be several.
 
     Raises:
         ValueError: if a number is below 1.
     """
 
-    def __init__(self, *, in_channels: int, out_channels: int, divisor: tuple[int, int, int]) -> None:
+    def __init__(
+        self, *, in_channels: int, out_channels: int, divisor: tuple[int, int, int], instance_norm: bool
+    ) -> None:
         super().__init__()
         if min(in_channels, out_channels) < 1:
             raise ValueError(f"in_channels={in_channels}, out_channels={out_channels}: must be at least 1")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.divisor = divisor
+        self._instance_norm = instance_norm
 
     def forward(self, x_BCXYZ: Tensor) -> Tensor | SegmentationOutput:
         """Predict logits.
@@ -52,6 +56,11 @@ class VolumetricNetwork(nn.Module, ABC):
             near = tuple(-(-length // step) * step for length, step in zip(size, self.divisor, strict=True))
             raise ValueError(
                 f"volume of size {size}: {type(self).__name__} needs multiples of {self.divisor}; nearest above: {near}"
+            )
+        if self._instance_norm and size == self.divisor:
+            raise ValueError(
+                f"volume of size {size} leaves a single voxel at the coarsest level, which instance norm turns into "
+                "zero: take larger patches, or fewer levels"
             )
         return self._predict(x_BCXYZ)
 

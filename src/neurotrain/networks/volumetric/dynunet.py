@@ -60,7 +60,10 @@ class DynUNet(VolumetricNetwork):
         _check(channels, steps, widths, deep_supervision)
         divisor = tuple(math.prod(step[axis] for step in steps) for axis in range(3))
         super().__init__(
-            in_channels=in_channels, out_channels=out_channels, divisor=(divisor[0], divisor[1], divisor[2])
+            in_channels=in_channels,
+            out_channels=out_channels,
+            divisor=(divisor[0], divisor[1], divisor[2]),
+            instance_norm=True,
         )
         self.deep_supervision = deep_supervision
         self.network: Any = monai_nets().DynUNet(

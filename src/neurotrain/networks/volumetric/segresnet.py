@@ -53,7 +53,9 @@ class SegResNet(VolumetricNetwork):
         if width < 1 or groups < 1 or width % groups:
             raise ValueError(f"groups={groups} must divide width={width}")
         step = 2 ** (len(blocks_down) - 1)
-        super().__init__(in_channels=in_channels, out_channels=out_channels, divisor=(step, step, step))
+        super().__init__(
+            in_channels=in_channels, out_channels=out_channels, divisor=(step, step, step), instance_norm=False
+        )
         self.network = monai_nets().SegResNet(
             spatial_dims=3,
             init_filters=width,

@@ -53,7 +53,7 @@ class SwinUNETR(VolumetricNetwork):
         check_levels(4, depths=depths, heads=heads)
         if width < 12 or width % 12:
             raise ValueError(f"width={width}: must be a multiple of 12; nearest: {max(12, round(width / 12) * 12)}")
-        super().__init__(in_channels=in_channels, out_channels=out_channels, divisor=(32, 32, 32))
+        super().__init__(in_channels=in_channels, out_channels=out_channels, divisor=(32, 32, 32), instance_norm=True)
         self.network = monai_nets().SwinUNETR(
             in_channels=in_channels,
             out_channels=out_channels,

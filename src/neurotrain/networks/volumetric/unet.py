@@ -45,7 +45,12 @@ class MonaiUNet(VolumetricNetwork):
     ) -> None:
         check_levels(2, channels=channels)
         step = 2 ** (len(channels) - 1)
-        super().__init__(in_channels=in_channels, out_channels=out_channels, divisor=(step, step, step))
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            divisor=(step, step, step),
+            instance_norm=norm == "instance",
+        )
         self.network = monai_nets().UNet(
             spatial_dims=3,
             in_channels=in_channels,

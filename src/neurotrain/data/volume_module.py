@@ -12,9 +12,9 @@ from neurotrain.data.plan import EpochPlan
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
 from neurotrain.data.report import staged
 from neurotrain.data.transforms import Transform
+from neurotrain.data.volume_part import VolumePart
 from neurotrain.data.volumes.base import VolumeDataset, VolumeRecord
 from neurotrain.data.volumes.cache import VolumeCache
-from neurotrain.data.volumes.part import VolumePart
 from neurotrain.data.volumes.preparation import VolumePreparation
 
 Split = Literal["train", "validation", "test", "predict"]
