@@ -114,9 +114,10 @@ def test_an_idle_worker_that_is_killed_is_noticed_too(children: Children) -> Non
     told = loader(Toy(), num_workers=2, persistent_workers=True)
     iterator = iter(told)
     next(iterator)
-    time.sleep(0.1)
-    os.kill(pids_of(children)[0], signal.SIGKILL)
-    time.sleep(0.1)
+    time.sleep(0.5)  # what it was asked for is done
+    idle = pids_of(children)[0]
+    os.kill(idle, signal.SIGKILL)
+    assert gone([idle], within=10)
     with pytest.raises(WorkerDiedError, match="while it held no batch"):
         next(iterator)
     assert not children()
