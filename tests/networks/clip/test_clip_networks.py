@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,9 @@ def test_statistics_stand_still_beside_low_rank() -> None:
 def test_it_is_open_clips_network(folder: Path) -> None:
     import open_clip
 
+    handlers = list(logging.getLogger().handlers)
     ours = openclip(folder).eval()
+    assert logging.getLogger().handlers == handlers
     theirs: Any = open_clip.create_model(f"local-dir:{folder}").eval()
     image, tokens = inputs(ours)
     assert torch.equal(tokens, open_clip.get_tokenizer(f"local-dir:{folder}")(CAPTIONS))
@@ -225,7 +228,11 @@ def test_open_clip_by_name_refuses_what_is_not_there(tmp_path: Path) -> None:
         OpenClip(name="ViT-B32")
     with pytest.raises(FileNotFoundError, match="open_clip_config"):
         OpenClip(name=f"local-dir:{tmp_path}")
-    (tmp_path / "open_clip_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"'ViT-B-16-SigLIP': its tokenizer is on the hub.*local-dir:FOLDER"):
+        OpenClip(name="ViT-B-16-SigLIP")
+    with pytest.raises(ValueError, match=r"text tower is 'roberta-base' on the hub"):
+        OpenClip(name="roberta-ViT-B-32")
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"text_cfg": {}}}')
     with pytest.raises(FileNotFoundError, match="holds no weights"):
         OpenClip(name=f"local-dir:{tmp_path}")
     with pytest.raises(FileNotFoundError, match="no such file"):

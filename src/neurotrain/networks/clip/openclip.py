@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -29,7 +31,7 @@ class OpenClip(ClipNetwork):
     """A network of open_clip by its name, with random weights or those of a local file; nothing is downloaded.
 
     Its text tower is always the separate one (open_clip's ``CustomTextCLIP``), which computes the same. Where weights
-    are loaded, scale and bias are the file's.
+    are loaded, scale and bias are the file's. (OpenAI's weights need a name with ``-quickgelu``.)
 
     Args:
         name: as ``open_clip.list_models()`` has it, or ``local-dir:FOLDER`` with an ``open_clip_config.json``, weights
@@ -63,11 +65,13 @@ class OpenClip(ClipNetwork):
     ) -> None:
         super().__init__(temperature=temperature, bias=bias)
         _check_name(name)
-        model, loaded = _created(name, weights, bias, length)
+        _check_local(name)
+        with _without_root_handler():
+            model, loaded = _created(name, weights, bias, length)
+            self._tokenize = _tokenizer(name, int(model.context_length))
         self.visual: nn.Module = model.visual
         self.text: nn.Module = model.text
         self.name, self._length = name, length
-        self._tokenize = _tokenizer(name, int(model.context_length))
         self.features = int(self.text.output_dim)  # pyright: ignore[reportArgumentType]
         if loaded:
             self.log_scale = nn.Parameter(model.logit_scale.detach().reshape(()).clone())
@@ -121,6 +125,17 @@ class OpenClip(ClipNetwork):
         (folder / _CONFIG).write_text(json.dumps(told, indent=2), encoding="utf-8")
 
 
+@contextmanager
+def _without_root_handler() -> Generator[None]:
+    """open_clip logs by functions that give the root logger a handler: every line of a run would be shown twice."""
+    root, nothing = logging.getLogger(), logging.NullHandler()
+    root.addHandler(nothing)
+    try:
+        yield
+    finally:
+        root.removeHandler(nothing)
+
+
 def _check_name(name: str) -> None:
     require("open_clip", extra="clip", purpose="OpenClip")
     import open_clip
@@ -133,6 +148,20 @@ def _check_name(name: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         raise ValueError(f"name={name!r} is no network of open_clip; nearest: {', '.join(near) or 'none'}")
+
+
+def _check_local(name: str) -> None:
+    """Refuse what open_clip would fetch from the hub beside weights."""
+    text = _config(name)["text_cfg"]
+    if "hf_model_name" in text and not Path(text["hf_model_name"]).is_dir():
+        raise ValueError(
+            f"name={name!r}: its text tower is {text['hf_model_name']!r} on the hub; nothing is downloaded"
+        )
+    if not name.startswith(_FOLDER) and ("hf_tokenizer_name" in text or "siglip" in name.lower()):
+        raise ValueError(
+            f"name={name!r}: its tokenizer is on the hub, and nothing is downloaded: give name='{_FOLDER}FOLDER' with "
+            f"{_CONFIG}, weights and the tokenizer's files"
+        )
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -150,19 +179,21 @@ def _created(name: str, weights: Path | None, bias: float | None, length: int | 
 
     if weights is not None and not Path(weights).is_file():
         raise FileNotFoundError(f"weights={str(weights)!r}: no such file; null for random weights")
-    own = name.startswith(_FOLDER) and weights is None
+    named = not name.startswith(_FOLDER)
+    own = not named and weights is None
     if own and not any(path.suffix in _WEIGHTS for path in Path(name.removeprefix(_FOLDER)).iterdir()):
         raise FileNotFoundError(f"name={name!r}: the folder holds no weights ({', '.join(_WEIGHTS)})")
     try:
         model: Any = open_clip.create_model(
             name,
-            load_weights=own,
+            pretrained=str(Path(weights).resolve()) if weights is not None and named else None,
+            load_weights=own or named,
             force_custom_text=True,
             force_context_length=length,
             pretrained_text=False,
             init_logit_bias=bias,
         )
-        if weights is not None:
+        if weights is not None and not named:
             load_checkpoint(model, str(weights), strict=True, weights_only=True)
     except (RuntimeError, TypeError, KeyError) as error:
         raise ValueError(f"name={name!r}, weights={weights and str(weights)!r}: {error}") from error
