@@ -24,8 +24,8 @@ _PLANES = {
 }
 # Okabe and Ito first, then darker and lighter kin: neighbours in the list stay apart.
 _COLOURS = (
-    *("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#E41A1C", "#4DAFEA"),
-    *("#984EA3", "#A6D854", "#FB9A99", "#B15928", "#66C2A5", "#FFD92F", "#8DA0CB"),
+    *("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#E41A1C", "#5B4BD6"),
+    *("#B05CC6", "#A6D854", "#FFB3C1", "#8C564B", "#66C2A5", "#B2B200", "#8DA0CB"),
 )
 
 

@@ -18,6 +18,7 @@ from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
 from neurotrain.callbacks.curves import curves_figure
 from neurotrain.callbacks.tables import write_table
 from neurotrain.callbacks.volume_drawing import Case, painted, slices_figure
+from neurotrain.data import VolumeDataModule
 from neurotrain.metrics.functional import dice_score
 from neurotrain.tasks import VolumeSegmentationTask
 
@@ -102,7 +103,9 @@ class VolumeFigures(Callback):
             if isinstance(log, MetricsCsv):
                 log.flush()
                 title = f"{run.parent.name}/{run.name}"
-                figure = curves_figure(read_metrics(log.path), title=title, synthetic=False)
+                data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+                synthetic = isinstance(data, VolumeDataModule) and data.dataset.synthetic
+                figure = curves_figure(read_metrics(log.path), title=title, synthetic=synthetic)
                 if figure is not None:
                     (run / "figures").mkdir(parents=True, exist_ok=True)
                     figure.savefig(run / "figures" / "curves.png")

@@ -33,8 +33,8 @@ class SwinUNETR(VolumetricNetwork):
     Example:
         >>> import torch
         >>> network = SwinUNETR(width=12, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), window=2)
-        >>> network(torch.zeros(1, 1, 32, 32, 32)).shape
-        torch.Size([1, 2, 32, 32, 32])
+        >>> network(torch.zeros(1, 1, 64, 32, 32)).shape
+        torch.Size([1, 2, 64, 32, 32])
     """
 
     def __init__(
