@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from neurotrain.metrics import (
     BLEUScore,
     CalibrationError,
+    CaptionReport,
     CIDErScore,
     DetectionConfusion,
     DetectionF1,
@@ -62,6 +63,12 @@ def reads(metric: Metric, part: int) -> None:
     metric.update(TEXTS[part : part + 1], [[TEXTS[(part + 1) % 5], f"a {TEXTS[part]}"]])
 
 
+def captions(metric: Metric, part: int) -> None:
+    """Part 4 repeats image 0."""
+    part %= 4
+    metric.update(TEXTS[part : part + 1], [[TEXTS[part + 1], f"a {TEXTS[part]}"]], ids=[f"image {part}"])
+
+
 def ranks(metric: Metric, part: int) -> None:
     scores = features(part).sigmoid()
     metric.update(scores[:, 0], (scores[:, 1] > 0.5).long())
@@ -92,6 +99,7 @@ CASES: dict[str, tuple[Callable[[], Metric], Callable[[Metric, int], None]]] = {
     "bleu": (BLEUScore, reads),
     "rouge": (ROUGELScore, reads),
     "cider": (CIDErScore, reads),
+    "captions": (CaptionReport, captions),
     "top k": (lambda: TopKScores(num_classes=3, k=2), classifies),
     "calibration": (CalibrationError, classifies),
     "at threshold": (lambda: FigureAtThreshold(figure="mcc"), ranks),
@@ -119,7 +127,7 @@ def evaluate(parts: list[int]) -> dict[str, object]:
 def work(rank: int, folder: str) -> dict[str, dict[str, object]]:
     """What one rank gets."""
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=300)
     )
     try:
         return {name: evaluate(parts[rank]) for name, parts in SHARES.items()}

@@ -57,10 +57,10 @@ def test_words_do_not_see_what_comes_after_them_nor_other_images() -> None:
 
 def test_what_it_learns_by_heart_it_writes_greedily_and_by_beams() -> None:
     network = _network().train()
-    image, tokens = torch.randn(2, 3, 64, 64), network.tokenize(CAPTIONS)
+    image, tokens = torch.randn(2, 3, 32, 32), network.tokenize(CAPTIONS)
     valid = told_tokens(tokens, end=network.tokenizer.end)[:, 1:]
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    for _ in range(25):
+    for _ in range(40):
         loss = torch.nn.functional.cross_entropy(network(image, tokens)[valid], tokens[:, 1:][valid])
         optimizer.zero_grad()
         loss.backward()
