@@ -86,7 +86,9 @@ class Consistency(Method):
     Args:
         start_intervals: at the beginning.
         end_intervals: at the end; ``start_intervals`` times a power of 2.
-        solver: of one interval on the teacher's trajectory: ``ddim``, or ``heun`` with two calls.
+        solver: of the teacher's trajectory: ``ddim``, or ``heun`` with two calls a step.
+        solver_steps: of the solver in one interval. Few long intervals with several steps each add up fewer errors of
+            the student than many short ones.
         target: ``student``: the student itself, without gradients (improved training); ``ema``: its average.
         times: distribution over the intervals; uniform where not given.
         huber: c of the pseudo-Huber loss for data of one dimension; it grows with the root of the dimension.
@@ -108,6 +110,7 @@ class Consistency(Method):
         start_intervals: int = 8,
         end_intervals: int = 64,
         solver: Literal["ddim", "heun"] = "heun",
+        solver_steps: int = 1,
         target: Literal["student", "ema"] = "student",
         times: TimeSampling | None = None,
         huber: float = 0.03,
@@ -118,8 +121,9 @@ class Consistency(Method):
             raise ValueError(
                 f"end_intervals={end_intervals}: expected start_intervals={start_intervals} times 1, 2, 4, ..."
             )
-        if huber < 0:
-            raise ValueError(f"huber={huber}: expected 0 or more")
+        if huber < 0 or solver_steps < 1:
+            raise ValueError(f"huber={huber}, solver_steps={solver_steps}: expected 0 or more, and 1 or more")
+        self._solver_steps = solver_steps
         self._start, self._doublings = start_intervals, int(doublings)
         self._solver, self._target, self._huber, self._guidance = solver, target, huber, guidance
         self._times = UniformTimes() if times is None else times
@@ -198,7 +202,13 @@ class Consistency(Method):
     def _towards_data(
         self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, guidance: float | Tensor
     ) -> Tensor:
-        """One step of the teacher from ``t`` to ``s``."""
+        """The teacher's steps from ``t`` to ``s``."""
+        for step in range(self._solver_steps):
+            here, there = (t + (s - t) * (done / self._solver_steps) for done in (step, step + 1))
+            x_t = self._one_step(x_t, here, there, condition, guidance)
+        return x_t
+
+    def _one_step(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, guidance: float | Tensor) -> Tensor:
         teacher, schedule = self.views["teacher"], self.context.schedule
         x0 = teacher.predict_x0(x_t, t, condition, guidance=guidance)
         x_s = ddim_step(x_t, x0, t, s, schedule)
