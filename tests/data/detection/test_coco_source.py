@@ -110,6 +110,7 @@ def test_a_slice_counts_in_the_order_of_numbers_and_changes_the_fingerprint(root
         (lambda content: content["annotations"][0].update(id=502), "annotation 502: appears twice"),
         (lambda content: content["annotations"][0].pop("bbox"), "annotation 501: lacks 'bbox'"),
         (lambda content: content["images"][0].pop("height"), "image 114: lacks 'height'"),
+        (lambda content: content["images"][0].update(width="64"), r"image 114: height=48, width='64' are no numbers"),
         (lambda content: content["categories"].append({"id": 4, "name": "red"}), "category 'red': appears twice"),
         (lambda content: content.pop("categories"), "has no list 'categories'"),
     ],

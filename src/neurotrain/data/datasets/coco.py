@@ -102,6 +102,7 @@ def parse_instances(data: bytes, *, uri: str) -> CocoInstances:
     categories = _categories(sections["categories"], problems)
     labels = {category.id: label for label, category in enumerate(categories)}
     images = _by_number(sections["images"], ("file_name", "height", "width"), "image", problems)
+    problems += [f"image {number}: {problem}" for number, item in images.items() if (problem := _unsized(item))]
     found = _by_number(sections["annotations"], ("image_id", "category_id", "bbox"), "annotation", problems)
     objects: list[tuple[int, CocoObject]] = []
     for number, item in found.items():
@@ -197,6 +198,13 @@ def _by_number(listed: Iterable[Any], keys: Sequence[str], what: str, problems: 
     return found
 
 
+def _unsized(item: Mapping[str, Any]) -> str:
+    sizes = (item["height"], item["width"])
+    if all(isinstance(size, int) and size > 0 for size in sizes):
+        return ""
+    return f"height={sizes[0]!r}, width={sizes[1]!r} are no numbers of pixels"
+
+
 def _misplaced(item: Mapping[str, Any], images: Mapping[int, Any], labels: Mapping[int, int]) -> str:
     if item["image_id"] not in images:
         return f"of image {item['image_id']}, which is not in the file"
@@ -231,8 +239,8 @@ def _image(number: int, item: Mapping[str, Any], objects: list[CocoObject]) -> C
     return CocoImage(
         id=number,
         file_name=str(item["file_name"]),
-        height=int(item["height"]),
-        width=int(item["width"]),
+        height=item["height"],
+        width=item["width"],
         objects=len(objects),
         crowds=sum(one["iscrowd"] for one in objects),
         empty=sum(min(one["bbox"][2:]) <= 0 for one in objects),
