@@ -147,10 +147,10 @@ class VolumeFigures(Callback):
 
 
 def _laid_back(image: Tensor, batch: VolumeBatch, index: int) -> Tensor:
-    """One channel of a prepared volume over the voxels of its file; what was cropped away is as dark as the darkest."""
+    """One channel of a prepared volume over the voxels of its file; what was cropped away is as its corner."""
     first, last = batch["box"][index].tolist()
     lengths = [stop - start for start, stop in zip(first, last, strict=True)]
     inside = tuple(slice(start, stop) for start, stop in zip(first, last, strict=True))
-    whole = torch.full(batch["size"][index].tolist(), float(image.min()))
+    whole = torch.full(batch["size"][index].tolist(), float(image[0, 0, 0]))
     whole[inside] = functional.interpolate(image[None, None], size=lengths, mode="trilinear", align_corners=False)[0, 0]
     return whole
