@@ -115,9 +115,8 @@ def rows(options: Options) -> Iterator[Result]:
             )
             yield from _compared(work, pointwise, options, outside=True, what="pointwise network")
         network = UNet(in_channels=1, out_channels=14, widths=(8, 16, 32), dims=3).eval()
-        work = SMALL if options.quick else SMALL_CT
-        yield from _compared(work, network, options, outside=True, what="3-D U-Net")
-        yield from _compared(work, network, options, outside=False, what="3-D U-Net")
+        yield from _compared(SMALL, network, options, outside=True, what="3-D U-Net")
+        yield from _compared(SMALL, network, options, outside=False, what="3-D U-Net")
 
 
 def _compared(work: Work, network: nn.Module, options: Options, *, outside: bool, what: str) -> Iterator[Result]:
