@@ -30,7 +30,7 @@ from neurotrain.noise import FlowSchedule
 from neurotrain.tasks.distillation import DistillationTask, Dmd2
 
 RATIO = 5
-BATCH = 32
+BATCH = 8
 STEP_GOAL = 1.10
 TEACHER_STEPS = 50
 SAMPLES_GOAL = 0.03
@@ -178,9 +178,9 @@ def benchmark(options: Options) -> Iterator[Result]:
     """Yield both rows."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     spare_checks()
-    steps = RATIO * (3 if options.quick else 7) + 1
+    steps = RATIO * (2 if options.quick else 7) + 1
     candidates = {"ours": lambda: ours(steps), "peer": lambda: by_hand(steps)}
-    found = interleaved(candidates, rounds=3 if options.quick else 9, options=options, share=0.7)
+    found = interleaved(candidates, rounds=3 if options.quick else 9, options=options, share=0.6)
     yield Result(
         name="DMD2 iteration",
         ours=1000 * found["ours"],
