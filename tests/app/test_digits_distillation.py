@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "labelled"))
-
-from labelled_files import write_mnist
 
 import neurotrain
 from neurotrain.app.strict import ConfigurationError
@@ -31,13 +27,24 @@ pytestmark = [
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Digits under ``data``, and a classifier and a teacher under ``runs``."""
     root = tmp_path_factory.mktemp("digits")
-    write_mnist(root / "data" / "MNIST" / "raw", count=64)
+    write_digits(root / "data" / "MNIST" / "raw", count=64)
     classifier = root / "runs" / "digits" / "classifier" / "checkpoints" / "last.ckpt"
     classifier.parent.mkdir(parents=True)
     network = ResNetSmall(in_channels=1, widths=(4, 4), blocks=(1, 1))
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, classifier)
     run(root, "diffusion_teacher", "teacher", roles=("student",))
     return root
+
+
+def write_digits(folder: Path, *, count: int) -> None:
+    """Noise of ten brightnesses in the layout of MNIST's test digits."""
+    folder.mkdir(parents=True)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 60, (count, 28, 28))
+    pixels = (noise + 20 * labels[:, None, None]).astype(np.uint8)
+    for name, array in (("images-idx3", pixels), ("labels-idx1", labels)):
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        (folder / f"t10k-{name}-ubyte").write_bytes(header + array.tobytes())
 
 
 def settings(root: Path, folder: str, roles: tuple[str, ...]) -> list[str]:

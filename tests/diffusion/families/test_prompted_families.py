@@ -127,7 +127,7 @@ def test_students_learn_and_their_pipeline_samples_as_we_do(name: str, saved: Sa
     assert (trained_once - untrained).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", ["sd", "flux"])
 def test_low_rank_is_exported_merged_and_apart(name: str, saved: Saved, tmp_path: Path) -> None:
     kind, source = KINDS[name], saved(name)
     made = kind.build(source, lora={"student": Lora(rank=2, alpha=6.0, targets=("to_q", "to_v"))})
@@ -145,7 +145,7 @@ def test_low_rank_is_exported_merged_and_apart(name: str, saved: Saved, tmp_path
     made.export(handle, tmp_path / "apart", merge=False)
     merged = by_diffusers(tmp_path / "merged", noise, kind=kind, steps=2, guidance=1.0)
     torch.testing.assert_close(found, merged, rtol=0, atol=1e-4)
-    if name not in ("sd", "xl"):  # their own scheduler of the source samples at other times
+    if name == "flux":  # the other pipeline has a scheduler of its own, with other times
         apart = by_diffusers(source, noise, kind=kind, steps=2, guidance=1.0, lora=tmp_path / "apart")
         torch.testing.assert_close(found, apart, rtol=0, atol=1e-4)
 
