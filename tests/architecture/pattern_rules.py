@@ -33,7 +33,7 @@ def _violations(node: ast.AST) -> Iterator[tuple[int, str]]:
         if called.rpartition(".")[2] == "suppress" and _catches_all(node):
             yield node.lineno, "an exception is swallowed"
     elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.args.kwarg is not None:
-        yield from _passed_through(node, node.args.kwarg.arg)
+        yield from () if _is_of_a_signature(node.args.kwarg) else _passed_through(node, node.args.kwarg.arg)
 
 
 def _does_nothing(statement: ast.stmt) -> bool:
@@ -44,6 +44,11 @@ def _does_nothing(statement: ast.stmt) -> bool:
 
 def _catches_all(node: ast.Call) -> bool:
     return any(ast.unparse(argument) in ("Exception", "BaseException") for argument in node.args)
+
+
+def _is_of_a_signature(argument: ast.arg) -> bool:
+    """Whether it is annotated ``P.kwargs``: a wrapper with the very signature of what it wraps."""
+    return isinstance(argument.annotation, ast.Attribute) and argument.annotation.attr == "kwargs"
 
 
 def _passed_through(function: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Iterator[tuple[int, str]]:

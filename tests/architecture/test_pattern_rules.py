@@ -40,6 +40,7 @@ def test_a_bad_pattern_is_found(text: str) -> None:
         "getattr(module, name)",
         "def f(**names: int):\n    return sorted(names)",
         "f(**{'a': 1})",
+        "def f(g: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:\n    return g(*args, **kwargs)",
     ],
 )
 def test_a_good_pattern_passes(text: str) -> None:

@@ -23,7 +23,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 _AT_ONCE = {
     "Metric": "torchmetrics.metric",
@@ -31,6 +31,9 @@ _AT_ONCE = {
     "__version__": "torchmetrics.__about__",
 }
 """What Lightning imports from the package, and the module that holds it."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _COMPILER = "torch._dynamo"
 _BACKEND = "torch._inductor"
@@ -78,19 +81,21 @@ def _graph_break(msg: str = "") -> None:
     """Do nothing, as the compiler's function does outside a graph."""
 
 
-def _disable(fn: Callable[..., Any] | None = None, recursive: bool = True, **options: Any) -> Callable[..., Any]:  # noqa: ANN401 - the compiler's
+def _disable(
+    fn: Callable[P, R] | None = None, recursive: bool = True, *, reason: str | None = None, wrapping: bool = True
+) -> Callable[..., Any]:
     """Keep a function out of compiled graphs: call it as it is until there is a compiler."""
     if fn is None:
-        return partial(_disable, recursive=recursive, **options)
+        return partial(_disable, recursive=recursive, reason=reason, wrapping=wrapping)
     compiler = sys.modules[_COMPILER]
-    real: list[Callable[..., Any]] = []
+    real: list[Callable[P, R]] = []
 
     @wraps(fn)
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the function
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not real:
             if isinstance(compiler, _Compiler):
                 return fn(*args, **kwargs)
-            real.append(compiler.disable(fn, recursive, **options))
+            real.append(compiler.disable(fn, recursive, reason=reason, wrapping=wrapping))
         return real[0](*args, **kwargs)
 
     return call

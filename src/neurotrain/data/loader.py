@@ -105,6 +105,7 @@ class PlannedLoader(Iterable[Any]):
 
     worker_seconds = 0.0
     """Seconds that starting workers has taken so far."""
+    _learns: Literal["not yet", "waits", "does"] = "not yet"
 
     def __init__(
         self,
@@ -134,9 +135,7 @@ class PlannedLoader(Iterable[Any]):
             raise ValueError(f"ledger={ledger} has no effect without quarantine: the first bad sample ends the pass")
         self.plan = plan
         self.sources = tuple(sources)
-        self._targets = targets
-        self._dataset = dataset
-        self._learns: Literal["not yet", "waits", "does"] = "not yet"
+        self._targets, self._dataset = targets, dataset
         self._batches = PlannedBatches(
             plan=plan, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
         )

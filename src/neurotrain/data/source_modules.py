@@ -119,8 +119,7 @@ class SourceDataModule(PlannedDataModule):
         self._validation, self._folds, self._fold = validation, folds, fold
         self._decoder, self._prepare = decoder, prepare
         self._train_transform, self._eval_transform = train_transform, eval_transform
-        self._samples_per_epoch = samples_per_epoch
-        self._cache_bytes = cache_bytes
+        self._samples_per_epoch, self._cache_bytes = samples_per_epoch, cache_bytes
         self._parts: dict[str, Part[Any]] = {}
 
     @property
