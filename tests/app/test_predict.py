@@ -13,9 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import neurotrain
+from neurotrain.app.launch import launch
 from neurotrain.app.overrides import substituted
 from neurotrain.app.strict import ConfigurationError
-from neurotrain.app.launch import launch
 from neurotrain.data.datasets import DatasetError
 
 _MODEL = ["model.network.widths=[4,8]", "model/inferer=full_image", "callbacks.figures=null", "callbacks.table=null"]

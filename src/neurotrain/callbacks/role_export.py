@@ -19,8 +19,8 @@ FOLDER = "export"
 class RoleExport(Callback):
     """Writes ``export/<role>/`` at the end of training: a pipeline of diffusers, or ``model.safetensors``.
 
-    The latter, of a network of ours, is what ``model.roles.<role>.weights`` of another experiment takes. Averaged weights are written where
-    the role has any. A folder is complete or not there.
+    The latter, of a network of ours, is what ``model.roles.<role>.weights`` of another experiment takes. Averaged
+    weights are written where the role has any. A folder is complete or not there.
 
     Args:
         roles: which.

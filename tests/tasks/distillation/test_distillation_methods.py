@@ -209,19 +209,23 @@ def test_fine_tuning_measures_the_error_in_the_prediction_that_is_asked_for() ->
 def test_a_rollout_meets_what_sampling_meets() -> None:
     schedule, noise = FlowSchedule(), torch.randn(4000, 2)
     times = [1.0, 0.6, 0.3]
+    level = torch.full((4000,), 2.0)
+    level[:2000] = 5.0
     x_t, t = simulated_input(
-        lambda x, time: torch.full_like(x, 2.0),
+        lambda x, time, condition: condition["level"][:, None].expand_as(x),
         noise,
         times,
+        condition={"level": level},
         schedule=schedule,
         generator=torch.Generator().manual_seed(0),
     )
     shares = [float((t == time).float().mean()) for time in times]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
     for time in times[1:]:
-        chosen = x_t[t == time]
-        assert float(chosen.mean()) == pytest.approx(2.0 * (1 - time), abs=0.05)
-        assert float(chosen.std()) == pytest.approx(time, rel=0.05)
+        for wanted in (2.0, 5.0):
+            chosen = x_t[(t == time) & (level == wanted)]
+            assert float(chosen.mean()) == pytest.approx(wanted * (1 - time), abs=0.07)
+            assert float(chosen.std()) == pytest.approx(time, rel=0.07)
     assert torch.equal(x_t[t == 1.0], noise[t == 1.0])
     ends = few_steps(lambda x, time: x, noise, [1.0], schedule=schedule, generator=torch.Generator())
     assert torch.equal(ends, noise)

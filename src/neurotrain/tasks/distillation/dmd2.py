@@ -113,9 +113,10 @@ class Dmd2(Method):
         noise = noise_like(batch.x0, moment)
         times = even_times(self._steps, first=context.first_time, last=context.last_time)[:-1].tolist()
         x_t, t = simulated_input(
-            lambda x, time: student.predict_x0(x, time, batch.condition),
+            student.predict_x0,
             noise,
             times,
+            condition=batch.condition,
             schedule=context.schedule,
             generator=moment.generator,
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from neurotrain.diffusion import Condition
 from neurotrain.noise import Denoise, NoiseSchedule, add_noise, initial_state
 
 
@@ -49,19 +50,21 @@ def few_steps(
 
 
 def simulated_input(
-    predict_x0: Denoise,
+    predict_x0: Callable[[Tensor, Tensor, Condition], Tensor],
     noise: Tensor,
     times: Sequence[float],
     *,
+    condition: Condition,
     schedule: NoiseSchedule,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """What a few-step student meets when it samples: its own samples, noised, at a random one of its times.
 
     Args:
-        predict_x0: the student.
+        predict_x0: the student: of samples, times and their conditions.
         noise: standard normal ``(B, ...)``.
         times: of the student, falling.
+        condition: of the samples, channels ``(B, ...)``.
         schedule: of the noise.
         generator: draws the stop of each sample and the fresh noise.
 
@@ -81,7 +84,7 @@ def simulated_input(
             fresh = torch.randn(noise.shape, generator=generator, device=generator.device).to(noise)
             if not bool(going.any()):
                 break
-            x0 = predict_x0(x_t[going], t[going])
+            x0 = predict_x0(x_t[going], t[going], {name: channel[going] for name, channel in condition.items()})
             t = torch.where(going, times[place], t)
             moved = add_noise(x0, fresh[going], t[going], schedule)
             x_t = x_t.index_put((going,), moved)
