@@ -21,7 +21,7 @@ from neurotrain.metrics import MeanAveragePrecision
 
 Images = list[dict[str, torch.Tensor]]
 
-ROUNDS = 5
+ROUNDS = 3
 FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
 PEERS = {"faster_coco_eval": "faster-coco-eval", "pycocotools": "pycocotools"}
 

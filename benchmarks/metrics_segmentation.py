@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neurotrain.metrics.functional import dice_score, hausdorff_distance, normalized_surface_dice
 
-ROUNDS = 7
+ROUNDS = 3
 LIKE_PEER = 1e-6
 MULTICLASS = {"mode": "multiclass", "num_classes": 4}
 

@@ -15,7 +15,7 @@ from harness import Options, Result, interleaved, is_installed, left_out
 
 from neurotrain.metrics.functional import bleu_score
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def corpus(pairs: int, vocabulary: int = 30_000) -> tuple[list[str], list[str]]:

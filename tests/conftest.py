@@ -16,6 +16,19 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-kills", action="store_true", help="every seeded SIGKILL, not only some of them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that only ``--all-kills`` asks for."""
+    if config.getoption("--all-kills"):
+        return
+    rare = [item for item in items if item.get_closest_marker("all_kills") is not None]
+    config.hook.pytest_deselected(items=rare)
+    items[:] = [item for item in items if item.get_closest_marker("all_kills") is None]
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real datasets: ``$NEUROTRAIN_DATA``, or ``shared/data`` beside the checkout; skips where absent."""

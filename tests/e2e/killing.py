@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 
@@ -38,10 +39,16 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def chosen(kills: list[Any], *, always: tuple[int, ...]) -> list[Any]:
+    """All kills as parameters; those at other places than these are run with ``--all-kills`` only."""
+    rare = pytest.mark.all_kills
+    return [kill if place in always else pytest.param(*kill, marks=rare) for place, kill in enumerate(kills)]
+
+
 def run(experiment: str, overrides: list[str], *, environment: Mapping[str, str] | None = None) -> int:
     """Train in a fresh process and return its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neurotrain.app.train", "neurotrain.data", "neurotrain.callbacks"])
+    context.set_forkserver_preload(["everything_imported"])
     process = context.Process(target=_train, args=(experiment, overrides, dict(environment or {})))
     process.start()
     process.join(timeout=120)

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from killing import assert_runs_equal, killed_at, run
+from killing import assert_runs_equal, chosen, killed_at, run
 
 STEPS_PER_EPOCH, EPOCHS, SAVE_EVERY = 6, 3, 4
 LAST = STEPS_PER_EPOCH * EPOCHS
@@ -59,7 +59,7 @@ def _kills() -> list[tuple[int, bool, int]]:
     return [(step, index % 3 == 2, 2 * (index % 2)) for index, step in enumerate([*early, *middle])]
 
 
-@pytest.mark.parametrize(("step", "inside", "workers"), _kills())
+@pytest.mark.parametrize(("step", "inside", "workers"), chosen(_kills(), always=(0, 3, 5, 8)))
 def test_ends_bit_equal(step: int, inside: bool, workers: int, whole: Path, data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     overrides = _overrides(data, run_dir, workers)
