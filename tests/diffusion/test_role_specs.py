@@ -94,7 +94,7 @@ def test_what_converts_exactly_passes() -> None:
     _check(replace(_SPEC, schedule=FlowSchedule()))  # knows every noise level of the student
     _check(replace(_SPEC, schedule=KarrasSchedule(sigma_max=1000.0)), replace(_SPEC, timestep_range=(0.01, 1.0)))
     _check(_SPEC, replace(_SPEC, schedule=FlowSchedule(), timestep_range=(0.05, 0.9)))
-    _check(_SPEC, dtype="bfloat16", offload="cpu")
+    _check(_SPEC, dtype="bfloat16")
 
 
 def test_a_range_of_times_that_the_teacher_does_not_know_is_refused() -> None:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from neurotrain.batch import ClassificationBatch
 from neurotrain.callbacks.classification_drawing import Looked, confusion_figure, evidence_figure
-from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
-from neurotrain.callbacks.curves import curves_figure
 from neurotrain.callbacks.drawing import stretched
+from neurotrain.callbacks.run_curves import write_run_curves
 from neurotrain.callbacks.tables import write_table
 from neurotrain.inference import grad_cam
 from neurotrain.metrics.classification_report import confusion_matrix, per_class_scores
@@ -103,15 +102,7 @@ class ClassificationFigures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves of the run, from its ``metrics.csv``."""
-        run = Path(trainer.default_root_dir).absolute()
-        for log in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(log, MetricsCsv):
-                log.flush()
-                title = f"{run.parent.name}/{run.name}"
-                figure = curves_figure(read_metrics(log.path), title=title, synthetic=False)
-                if figure is not None:
-                    (run / "figures").mkdir(parents=True, exist_ok=True)
-                    figure.savefig(run / "figures" / "curves.png")
+        write_run_curves(trainer)
 
     def _look(
         self, task: ClassificationTask, outputs: dict[str, Tensor], batch: ClassificationBatch, missing: int

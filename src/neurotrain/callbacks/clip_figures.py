@@ -10,9 +10,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from neurotrain.batch import ImageTextBatch
 from neurotrain.callbacks.clip_drawing import Gallery, retrieval_figure, similarity_figure, thumbnail
-from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
-from neurotrain.callbacks.curves import curves_figure
 from neurotrain.callbacks.drawing import stretched
+from neurotrain.callbacks.run_curves import write_run_curves
 from neurotrain.tasks import ClipPrediction, ClipTask
 
 
@@ -86,15 +85,7 @@ class ClipFigures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves of the run, from its ``metrics.csv``."""
-        run = Path(trainer.default_root_dir).absolute()
-        for log in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(log, MetricsCsv):
-                log.flush()
-                title = f"{run.parent.name}/{run.name}"
-                figure = curves_figure(read_metrics(log.path), title=title, synthetic=False)
-                if figure is not None:
-                    (run / "figures").mkdir(parents=True, exist_ok=True)
-                    figure.savefig(run / "figures" / "curves.png")
+        write_run_curves(trainer)
 
     def _keep(self, batch: ImageTextBatch, outputs: ClipPrediction, room: int) -> None:
         """Images with captions only, and of those as many as there is room for."""

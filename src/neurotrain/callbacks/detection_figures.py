@@ -13,9 +13,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from neurotrain.batch import Category, DetectionBatch
-from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
-from neurotrain.callbacks.curves import curves_figure
 from neurotrain.callbacks.detection_drawing import Objects, detection_figure
+from neurotrain.callbacks.run_curves import write_run_curves
 from neurotrain.callbacks.tables import write_table
 from neurotrain.metrics.functional import box_iou, detection_confusion
 from neurotrain.networks.detection import Detection
@@ -94,15 +93,7 @@ class DetectionFigures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves of the run, from its ``metrics.csv``."""
-        run = Path(trainer.default_root_dir).absolute()
-        for log in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(log, MetricsCsv):
-                log.flush()
-                title = f"{run.parent.name}/{run.name}"
-                figure = curves_figure(read_metrics(log.path), title=title, synthetic=False)
-                if figure is not None:
-                    (run / "figures").mkdir(parents=True, exist_ok=True)
-                    figure.savefig(run / "figures" / "curves.png")
+        write_run_curves(trainer)
 
     def _row(self, name: str, found: Detection, truth: Mapping[str, Tensor], classes: int) -> dict[str, str | float]:
         table = detection_confusion(

@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from neurotrain.batch import SegmentationBatch
-from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
-from neurotrain.callbacks.curves import Point, curves_figure, roc_pr_figure
+from neurotrain.callbacks.curves import Point, roc_pr_figure
 from neurotrain.callbacks.drawing import Segmentation, segmentation_figure
+from neurotrain.callbacks.run_curves import write_run_curves
 from neurotrain.data import SegmentationDataModule
 from neurotrain.metrics.functional import auroc, score_histogram
 from neurotrain.tasks import SegmentationTask
@@ -139,15 +139,7 @@ class SegmentationFigures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves of the run, from its ``metrics.csv``."""
-        if not trainer.is_global_zero:
-            return
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCsv):
-                logger.flush()
-                run = Path(trainer.default_root_dir).absolute()
-                title = f"{run.parent.name}/{run.name}"
-                figure = curves_figure(read_metrics(logger.path), title=title, synthetic=is_synthetic(trainer, ()))
-                _save(figure, _folder(trainer) / "curves.png")
+        write_run_curves(trainer, synthetic=is_synthetic(trainer, ()))
 
     def _draw(
         self,

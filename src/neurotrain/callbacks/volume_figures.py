@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from neurotrain.batch import VolumeBatch
-from neurotrain.callbacks.csv_logger import MetricsCsv, read_metrics
-from neurotrain.callbacks.curves import curves_figure
+from neurotrain.callbacks.run_curves import write_run_curves
 from neurotrain.callbacks.tables import write_table
 from neurotrain.callbacks.volume_drawing import Case, painted, slices_figure
 from neurotrain.data import VolumeDataModule
@@ -98,17 +97,8 @@ class VolumeFigures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves of the run, from its ``metrics.csv``."""
-        run = Path(trainer.default_root_dir).absolute()
-        for log in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(log, MetricsCsv):
-                log.flush()
-                title = f"{run.parent.name}/{run.name}"
-                data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-                synthetic = isinstance(data, VolumeDataModule) and data.dataset.synthetic
-                figure = curves_figure(read_metrics(log.path), title=title, synthetic=synthetic)
-                if figure is not None:
-                    (run / "figures").mkdir(parents=True, exist_ok=True)
-                    figure.savefig(run / "figures" / "curves.png")
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        write_run_curves(trainer, synthetic=isinstance(data, VolumeDataModule) and data.dataset.synthetic)
 
     def _draw(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: VolumeBatch, folder: Path

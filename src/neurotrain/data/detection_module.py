@@ -84,7 +84,6 @@ class DetectionDataModule(SourceDataModule):
             folds=folds,
             fold=fold,
             test=test,
-            predict=None if source is None else PictureSource(location=source),
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
@@ -93,6 +92,7 @@ class DetectionDataModule(SourceDataModule):
             cache_bytes=cache_bytes,
             start_method=start_method,
             quarantine=quarantine,
+            source=source,
         )
         self._categories: tuple[Category, ...] | None = None
         self._categorized_by = ""

@@ -11,8 +11,6 @@ import torch
 
 from neurotrain.noise import NoiseSchedule, Prediction
 
-Offload = Literal["none", "cpu"]
-
 
 class IncompatibleRolesError(ValueError):
     """Two roles, or a role and its pipeline, differ in what no conversion can mend."""
@@ -67,14 +65,12 @@ class RuntimeSpec:
 
     Attributes:
         dtype: of its weights: ``float32``, ``bfloat16``.
-        offload: where its weights wait while others run.
         parallel_plan: name of the plan that shards it; None: whole on every rank.
         attention: what its attention needs beside the latents (``frames``, ``kv_cache``).
         negative_layout: how a negative condition is given: ``none``, ``separate`` (a second call), ``concatenated``.
     """
 
     dtype: str = "float32"
-    offload: Offload = "none"
     parallel_plan: str | None = None
     attention: tuple[str, ...] = ()
     negative_layout: Literal["none", "separate", "concatenated"] = "separate"
@@ -101,7 +97,7 @@ def check_roles(specs: Mapping[str, RoleSpec], *, provided: Mapping[str, tuple[i
     """Compare all pairs of roles, and each role with the conditioning that the pipeline provides.
 
     Prediction types always convert, and schedules do by matching their signal-to-noise ratios, where one covers the
-    other; dtypes and offloading are each role's own. All else must be equal.
+    other; the dtype is each role's own. All else must be equal.
 
     Args:
         specs: of the roles, by name.
