@@ -379,7 +379,7 @@ def node(family: Family, member: type) -> dict[str, Any]:
 
 
 class _Deferred(ConfigNode):
-    """A stored node that is built when a configuration first inherits it: one composition takes some 30 of 300."""
+    """A stored node that is built when a configuration first inherits it, which few of them are in one run."""
 
     def __init__(self, family: Family, name: str, member: type) -> None:
         self.name, self.group, self.package, self.provider = f"_{name}.yaml", family.group, None, "neurotrain"
