@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from backends import http_storage, put_file, s3_storage
 from servers import CREDENTIALS, FolderServer, MotoServer
 
-from neurotrain.storage import HttpStorage, Storage
+from neurotrain.storage import HttpStorage, Storage, StorageError
 
 
 def _read_all(storage: Storage, names: list[str], results: multiprocessing.Queue[object]) -> None:
@@ -107,6 +108,58 @@ def test_a_storage_that_is_forgotten_closes_its_connections(web: FolderServer) -
     del storage
     gc.collect()
     assert session.closed
+
+
+@pytest.mark.parametrize("name", ["http", "s3"])
+def test_every_client_is_closed_though_others_read_when_the_storage_is(
+    name: str, moto: MotoServer, web: FolderServer
+) -> None:
+    if name == "http":
+        storage, folder = http_storage(web)
+        put_file(folder, "a", b"1")
+    else:
+        storage = s3_storage(moto)
+        storage.write("a", b"1")
+    opened: list[object] = []
+    closed: list[object] = []
+    connect, disconnect = storage._connect, storage._disconnect
+
+    async def counted_connect() -> object:
+        client = await connect()
+        opened.append(client)
+        return client
+
+    async def counted_disconnect(client: object) -> None:
+        closed.append(client)
+        await disconnect(client)
+
+    storage._connect, storage._disconnect = counted_connect, counted_disconnect
+    storage.close()
+    ended = threading.Event()
+
+    def keep_reading() -> list[str]:
+        errors: list[str] = []
+        while not ended.is_set():
+            try:
+                for answer in storage.read_many(["a"] * 3):
+                    assert answer == b"1" or "closed while" in str(answer)
+                assert storage.read("a") == b"1"
+            except StorageError as error:
+                errors.append(str(error))
+        return errors
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(keep_reading) for _ in range(4)]
+        for _ in range(40):
+            time.sleep(0.02)
+            storage.close()
+        ended.set()
+        errors = [error for reader in readers for error in reader.result(timeout=120)]
+    storage.close()
+    assert errors
+    assert [error for error in errors if "closed while" not in error] == []
+    assert len(opened) > 1
+    assert {id(client) for client in opened} == {id(client) for client in closed}
 
 
 async def _session_of(storage: HttpStorage) -> object:

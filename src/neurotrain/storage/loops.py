@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 Client = TypeVar("Client")
@@ -20,7 +21,7 @@ class _Process:
     """What belongs to this process alone."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: threading.Thread | None = None
 
@@ -40,6 +41,11 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def process_lock() -> AbstractContextManager[object]:
+    """Return a lock of this process, which a fork does not leave held."""
+    return _process.lock
+
+
 def event_loop() -> asyncio.AbstractEventLoop:
     """Return this process's running event loop; its thread is a daemon."""
     with _process.lock:
@@ -50,6 +56,10 @@ def event_loop() -> asyncio.AbstractEventLoop:
         return _process.loop
 
 
+class LinkEndedError(Exception):
+    """The storage was closed while an operation was under way."""
+
+
 class Link(Generic[Client]):
     """A backend's client in one process, made at its first use and bounded in its concurrent operations.
 
@@ -57,6 +67,9 @@ class Link(Generic[Client]):
         owner: the storage; the client is closed when it is gone, so nothing here may refer to it.
         disconnect: closes the client, on the event loop.
         concurrency: operations under way at once.
+
+    Attributes:
+        ended: whether the client is closed; what is under way then fails.
     """
 
     def __init__(
@@ -69,12 +82,19 @@ class Link(Generic[Client]):
         self.process = os.getpid()
         self.loop = event_loop()
         self.places = asyncio.Semaphore(concurrency)
+        self.ended = False
         self._made: asyncio.Future[Client] | None = None
         self._disconnect = disconnect
         self._finalizer = weakref.finalize(owner, _close, self)
 
     async def client(self, connect: Callable[[], Awaitable[Client]]) -> Client:
-        """Return the client, made by ``connect``; callers that come meanwhile wait for the same one."""
+        """Return the client, made by ``connect``; callers that come meanwhile wait for the same one.
+
+        Raises:
+            LinkEndedError: after the end: nobody would close what is made now.
+        """
+        if self.ended:
+            raise LinkEndedError
         if self._made is None:
             self._made = asyncio.ensure_future(connect())
         try:
@@ -102,7 +122,8 @@ class Link(Generic[Client]):
         self._finalizer()
 
     async def end(self) -> None:
-        """Close the client, on the event loop."""
+        """Close the client for good, on the event loop."""
+        self.ended = True
         made, self._made = self._made, None
         if made is None:
             return

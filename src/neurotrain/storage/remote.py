@@ -21,7 +21,7 @@ from neurotrain.storage.base import (
     StorageError,
 )
 from neurotrain.storage.keys import check_range, key_problem, prefix_problem
-from neurotrain.storage.loops import Client, Link
+from neurotrain.storage.loops import Client, Link, process_lock
 from neurotrain.storage.retry import RetryPolicy
 from neurotrain.storage.statistics import Counter, Statistics
 
@@ -125,12 +125,12 @@ class RemoteStorage(Storage, Generic[Client]):
     def read(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
         """Read an object, or a part of it: see :meth:`Storage.read`."""
         check_range(start, length)
-        return self._outcome(self._linked().submit(self._reading(key, start, length, etag)))[1]
+        return self._outcome(self._start(key, start, length, etag))[1]
 
     def fetch(self, key: str, *, start: int = 0, length: int | None = None) -> tuple[ObjectInfo, bytes]:
         """Read an object with one request that says of what: see :meth:`Storage.fetch`."""
         check_range(start, length)
-        return self._outcome(self._linked().submit(self._reading(key, start, length, None)))
+        return self._outcome(self._start(key, start, length, None))
 
     def read_many(self, keys: Iterable[str]) -> Iterator[bytes | StorageError]:
         """Read several objects at once, ``concurrency`` at most, those not yet taken included."""
@@ -139,7 +139,7 @@ class RemoteStorage(Storage, Generic[Client]):
         try:
             while True:
                 while len(waiting) < self.concurrency and (key := next(coming, None)) is not None:
-                    waiting.append(self._linked().submit(self._reading(key, 0, None, None)))
+                    waiting.append(self._start(key, 0, None, None))
                 if not waiting:
                     return
                 try:
@@ -199,9 +199,11 @@ class RemoteStorage(Storage, Generic[Client]):
     def _linked(self) -> Link[Client]:
         link = self._link
         if link is None or link.process != os.getpid():
-            # Two threads may both make one: the loser's was never connected.
-            link = Link[Client](self, disconnect=self._disconnect, concurrency=self.concurrency)
-            self._link = link
+            with process_lock():  # of two clients, one would be closed by nobody
+                link = self._link
+                if link is None or link.process != os.getpid():
+                    link = Link[Client](self, disconnect=self._disconnect, concurrency=self.concurrency)
+                    self._link = link
         return link
 
     def _do(self, key: str, operation: Callable[[Client], Awaitable[T]]) -> T:
@@ -218,9 +220,15 @@ class RemoteStorage(Storage, Generic[Client]):
             self._counter.mine().errors += 1
             raise
 
-    async def _reading(self, key: str, start: int, length: int | None, etag: str | None) -> tuple[ObjectInfo, bytes]:
+    def _start(self, key: str, start: int, length: int | None, etag: str | None) -> Future[tuple[ObjectInfo, bytes]]:
+        link = self._linked()
+        return link.submit(self._reading(link, key, start, length, etag))
+
+    async def _reading(
+        self, link: Link[Client], key: str, start: int, length: int | None, etag: str | None
+    ) -> tuple[ObjectInfo, bytes]:
         self._check_key(key)
-        link, uri = self._linked(), self.uri_of(key)
+        uri = self.uri_of(key)
         async with link.places:
             info, data = None, b""
             if length != 0:
@@ -258,6 +266,9 @@ class RemoteStorage(Storage, Generic[Client]):
                     try:
                         return await operation(await link.client(self._connect))
                     except Exception as error:
+                        if link.ended:
+                            failed = StorageError(uri, "the storage was closed while this was under way")
+                            break
                         typed = error if isinstance(error, StorageError) else self._typed(error, uri)
                         if typed is None:
                             raise
