@@ -18,7 +18,7 @@ from neurotrain.data.cache.shard import UNFINISHED, CacheFormatError, Located, S
 log = logging.getLogger(__name__)
 
 MARKER = "cache.json"
-FORMAT = 1
+FORMAT = 2
 _SETTLED = 100_000_000
 """Nanoseconds after which a folder's time of change is final: a file system's clock ticks coarsely."""
 

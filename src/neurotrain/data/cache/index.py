@@ -108,11 +108,11 @@ class Index:
         specs, numbers = list(self.specs), {spec: number for number, spec in enumerate(self.specs)}
         rows: list[tuple[int, ...]] = []
         for number, (_, entries) in enumerate(added, start=len(self.shards)):
-            for key, spec, crc, start in entries:
+            for key, spec, checksum, start in entries:
                 if spec not in numbers:
                     numbers[spec] = len(specs)
                     specs.append(spec)
-                rows.append((int.from_bytes(key[:8]), int.from_bytes(key[8:]), number, numbers[spec], start, crc))
+                rows.append((int.from_bytes(key[:8]), int.from_bytes(key[8:]), number, numbers[spec], start, checksum))
         shards = [*self.shards, *(info for info, _ in added)]
         fresh = {
             name: np.array(values, dtype)

@@ -27,7 +27,7 @@ from neurotrain.data.cache.keys import KEY_BYTES
 from neurotrain.data.cache.layout import ALIGNMENT, DTYPES, PADDING, EntrySpec, TensorSpec, checksum, unpack
 from neurotrain.data.cache.locks import try_hold
 
-FORMAT = "neurotrain-cache-1"
+FORMAT = "neurotrain-cache-2"
 SUFFIX = ".safetensors"
 UNFINISHED = ".part"
 MOST_HEADER_BYTES = 512 * 2**20
