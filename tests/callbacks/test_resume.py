@@ -141,7 +141,7 @@ def test_resumed_from_an_earlier_checkpoint_the_later_ones_go(tmp_path: Path) ->
     whole = _run(tmp_path, **settings)
     earlier = tmp_path / "checkpoints" / "step-00000004.ckpt"
     resumed = _run(tmp_path, resume=earlier, kill=Kill(6), **settings)
-    assert sorted(path.name for path in resumed.checkpoint.folder.glob("step*")) == [
+    assert sorted(path.name for path in resumed.checkpoint.folder.glob("step*.ckpt")) == [
         "step-00000002.ckpt",
         "step-00000004.ckpt",
     ]

@@ -37,7 +37,11 @@ def _fit(folder: Path, scores: list[float], *others: Callback, **saving: Any) ->
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+    """Of the checkpoints; each has its marker and no marker is without one."""
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    marked = [name.removesuffix(".whole") for name in names if name.endswith(".whole")]
+    assert marked == [name for name in names if name.startswith("step-") and name.endswith(".ckpt")]
+    return [name for name in names if not name.endswith(".whole")]
 
 
 def test_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
@@ -49,7 +53,7 @@ def test_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert (best["global_step"], last["global_step"]) == (4, 10)
     assert best["callbacks"]["RunCheckpoint"]["best"] == "step-00000004.ckpt"
-    assert find_last(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "last.ckpt"
+    assert find_last(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000010.ckpt"
 
 
 def test_lower_may_be_better_and_nan_is_never_best(tmp_path: Path) -> None:
@@ -209,7 +213,9 @@ def test_a_trial_run_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("settings", [{"keep": 0}, {"every_n_steps": 0}, {"every_n_epochs": 0}, {"mode": "up"}])
+@pytest.mark.parametrize(
+    "settings", [{"keep": 0}, {"every_n_steps": 0}, {"every_n_epochs": 0}, {"mode": "up"}, {"on_disk_full": "wait"}]
+)
 def test_refuses_senseless_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"{next(iter(settings))}="):
         RunCheckpoint(**settings)

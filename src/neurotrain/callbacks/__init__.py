@@ -4,6 +4,7 @@ from neurotrain.callbacks.caption_export import CaptionerExport
 from neurotrain.callbacks.caption_figures import CaptionFigures
 from neurotrain.callbacks.caption_predictions import CaptionPredictions
 from neurotrain.callbacks.checkpoint import RunCheckpoint, find_last
+from neurotrain.callbacks.checkpoint_writing import DiskFullError
 from neurotrain.callbacks.classification_figures import ClassificationFigures
 from neurotrain.callbacks.classification_predictions import ClassificationPredictions
 from neurotrain.callbacks.clip_export import ClipExport
@@ -44,6 +45,7 @@ __all__ = [
     "DataReport",
     "DetectionFigures",
     "DetectionPredictions",
+    "DiskFullError",
     "DistillationValidation",
     "LearnVocabulary",
     "LoaderMetric",

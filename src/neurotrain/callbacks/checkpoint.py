@@ -23,10 +23,13 @@ from neurotrain.callbacks.checkpoint_files import (
     hidden_name,
     link,
     publish,
+    remove,
     remove_leftovers,
     step_name,
     steps,
 )
+from neurotrain.callbacks.checkpoint_marks import mark, marker, unmark
+from neurotrain.callbacks.checkpoint_writing import CheckpointWriter, DiskFullError, is_lack_of_room, lack_of_room
 from neurotrain.callbacks.csv_logger import MetricsCsv
 from neurotrain.callbacks.rng import rng_state, set_rng_state
 
@@ -34,16 +37,21 @@ log = logging.getLogger(__name__)
 
 __all__ = ["RunCheckpoint", "find_last"]
 
+_MODES, _ANSWERS = ("min", "max"), ("continue", "stop")
+
 
 class RunCheckpoint(Checkpoint):
     """Writes ``checkpoints/step-00000123.ckpt`` under ``trainer.default_root_dir``, and ``last.ckpt``, ``best.ckpt``.
 
-    A checkpoint is written under a hidden name, synced and renamed; ``last`` and ``best`` are hard links (relative
-    symbolic links where the file system has none) that are replaced atomically. It is written between two steps, after
-    all other callbacks, or, where validation or the end of an epoch follows, after that: so it holds their results. It
-    also holds the state of the random generators, which a resumed run takes over before its first batch, and it loads
-    under ``torch.load(weights_only=True)``. Rows that a :class:`MetricsCsv` has past the checkpoint are cut on resume,
-    and so are checkpoints of later steps.
+    A checkpoint is written under a hidden name, synced and renamed; then a marker with its size and digest is written
+    beside it, by which :func:`find_last` knows the newest whole one. ``last`` and ``best`` are hard links (relative
+    symbolic links where the file system has none) that are replaced atomically. Where there is no room, the earlier
+    ones stay and the run goes on, or ends, as ``on_disk_full`` says; a run whose very end cannot be saved fails.
+
+    It is written between two steps, after all other callbacks, or, where validation or the end of an epoch follows,
+    after that: so it holds their results. It also holds the state of the random generators, which a resumed run takes
+    over before its first batch, and it loads under ``torch.load(weights_only=True)``. Rows that a :class:`MetricsCsv`
+    has past the checkpoint are cut on resume, and so are checkpoints of later steps.
 
     Attributes:
         best_score: best value of the monitored metric so far.
@@ -59,6 +67,7 @@ class RunCheckpoint(Checkpoint):
         mode: Literal["min", "max"] = "max",
         keep: int = 2,
         save_on_exception: bool = True,
+        on_disk_full: Literal["continue", "stop"] = "continue",
     ) -> None:
         """Set when to save and what to keep. The end of training always saves, and so does each improvement.
 
@@ -70,6 +79,7 @@ class RunCheckpoint(Checkpoint):
             keep: number of newest checkpoints that stay, beside the best one.
             save_on_exception: save when a run is stopped by SIGTERM or an error between two steps. Within a step there
                 is no state to resume from: then the last regular checkpoint stands.
+            on_disk_full: where there is no room: ``continue`` with a warning until the next is due, or ``stop``.
 
         Raises:
             ValueError: if a number is below 1, or ``mode`` is neither ``min`` nor ``max``.
@@ -77,17 +87,20 @@ class RunCheckpoint(Checkpoint):
         for name, value in (("every_n_steps", every_n_steps), ("every_n_epochs", every_n_epochs), ("keep", keep)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected 1 or more")
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode={mode!r}: expected 'min' or 'max'")
+        for name, value, known in (("mode", mode, _MODES), ("on_disk_full", on_disk_full, _ANSWERS)):
+            if value not in known:
+                raise ValueError(f"{name}={value!r}: expected {known[0]!r} or {known[1]!r}")
         self.every_n_steps = every_n_steps
         self.every_n_epochs = every_n_epochs
         self.monitor = monitor
         self.mode: Literal["min", "max"] = mode
         self.keep = keep
         self.save_on_exception = save_on_exception
+        self.on_disk_full: Literal["continue", "stop"] = on_disk_full
         self.best_score: float | None = None
         self.best_model_path = ""
         self._best: str | None = None
+        self._on_disk: tuple[float | None, str | None] = None, None  # best score and file that were really saved
         self._folder: Path | None = None
         self._device: torch.device | None = None
         self._restored: dict[str, Any] | None = None
@@ -179,13 +192,19 @@ class RunCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves what the run ends with."""
-        self._save(trainer)
+        """Saves what the run ends with.
+
+        Raises:
+            DiskFullError: if there is no room for it.
+        """
+        self._save(trainer, at_the_end=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves if the run was stopped at a point from which it can go on exactly."""
         # Before training has begun, not everything of the checkpoint that is resumed has been restored.
         if not self.save_on_exception or self._start in (None, trainer.global_step):
+            return
+        if isinstance(exception, DiskFullError):
             return
         # One rank's error must not wait for the others to save; SIGTERM reaches them all.
         if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
@@ -231,7 +250,7 @@ class RunCheckpoint(Checkpoint):
         self.best_score, self._best = score, step_name(trainer.global_step)
         return True
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, *, at_the_end: bool = False) -> None:
         """Writes a checkpoint, then lets the links point to it, then removes what is too old."""
         now = resume.moment(trainer)
         self._due = False
@@ -242,25 +261,56 @@ class RunCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCsv):
                 logger.flush()
-        trainer.save_checkpoint(temporary, weights_only=False)
-        if trainer.is_global_zero:
-            if not temporary.is_file():
-                raise RuntimeError("RunCheckpoint needs a strategy that writes each checkpoint as one file, at once")
-            publish(temporary, self.folder / name)
-            link(self.folder / name, LAST)
-            if self._best == name:
-                link(self.folder / name, BEST)
-            self._prune(newest=name)
+        writer = CheckpointWriter()
+        with writer.used_by(trainer.strategy):
+            trainer.save_checkpoint(temporary, weights_only=False)
+        no_room = self._publish(name, temporary, writer) if trainer.is_global_zero else None
+        no_room = trainer.strategy.broadcast(no_room)  # all ranks go on alike, and none before the files are there
+        if no_room is None:
+            self._saved, self._on_disk = now, (self.best_score, self._best)
+        else:
+            self._do_without(trainer, no_room, stop=at_the_end or self.on_disk_full == "stop")
         if self._best is not None:
             self.best_model_path = str(self.folder / BEST)
-        trainer.strategy.barrier("RunCheckpoint")
-        self._saved = now
+
+    def _publish(self, name: str, temporary: Path, writer: CheckpointWriter) -> str | None:
+        """Gives a written checkpoint its names; says why if there was no room."""
+        path = self.folder / name
+        try:
+            if writer.error is not None:
+                raise writer.error
+            if not temporary.is_file():
+                raise RuntimeError("RunCheckpoint needs a strategy that writes each checkpoint as one file, at once")
+            unmark(path)  # of an earlier one at the same step
+            publish(temporary, path)
+            mark(path)
+            link(path, LAST)
+            if self._best == name:
+                link(path, BEST)
+        except OSError as error:
+            if not is_lack_of_room(error):
+                raise
+            remove_leftovers(self.folder)
+            if not marker(path).is_file():
+                path.unlink(missing_ok=True)
+            return lack_of_room(error, folder=self.folder, needed=writer.bytes)
+        self._prune(newest=name)
+        return None
+
+    def _do_without(self, trainer: Trainer, no_room: str, *, stop: bool) -> None:
+        """Goes on with the earlier checkpoints, or stops."""
+        self.best_score, self._best = self._on_disk
+        said = f"step {trainer.global_step} is not saved: {no_room}; earlier checkpoints stay"
+        if stop:
+            raise DiskFullError(said)
+        if trainer.is_global_zero:
+            log.warning(said)
 
     def _prune(self, *, newest: str) -> None:
         paths = [path for _, path in sorted(steps(self.folder).items(), reverse=True)]
         for path in paths[self.keep :]:
             if path.name not in (newest, self._best):
-                path.unlink()
+                remove(path)
 
     def _restore_best(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Goes on with the best score if its file is here; checkpoints of a future that will not be are removed."""
@@ -268,6 +318,7 @@ class RunCheckpoint(Checkpoint):
         if best is not None and (self.folder / best).is_file():
             self.best_score, self._best = state["best_score"], best
             self.best_model_path = str(self.folder / BEST)
+        self._on_disk = self.best_score, self._best
         trainer.strategy.barrier("RunCheckpoint")  # all ranks have looked before one changes the folder
         if not trainer.is_global_zero or resume.is_trial(trainer):
             return
@@ -275,6 +326,6 @@ class RunCheckpoint(Checkpoint):
             link(self.folder / self._best, BEST)
         later = [path for step, path in steps(self.folder).items() if step > trainer.global_step]
         for path in later:
-            path.unlink()
+            remove(path)
         if later:
             log.info("removed %d checkpoints past step %d, where the run goes on", len(later), trainer.global_step)

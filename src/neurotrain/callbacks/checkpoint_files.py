@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import zipfile
 from pathlib import Path
+
+from neurotrain.callbacks.checkpoint_marks import damage, is_sound_archive, unmark
+
+log = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
@@ -24,26 +28,47 @@ def hidden_name(name: str) -> str:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what a killed process left half written."""
-    for path in folder.glob(hidden_name("*.ckpt")):
-        path.unlink()
+    for name in ("*.ckpt", "*.whole"):
+        for path in folder.glob(hidden_name(name)):
+            path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint and, before it, the marker that calls it whole."""
+    unmark(path)
+    path.unlink()
 
 
 def find_last(folder: Path) -> Path | None:
-    """Finds the checkpoint to resume from.
+    """Finds the checkpoint to resume from; what is passed over is said in one warning.
 
     Args:
         folder: ``checkpoints`` of a run directory; may be absent.
 
     Returns:
-        ``last.ckpt``; if that is absent or torn (by a copy that broke off), the complete checkpoint of the highest
-        step; None if there is none.
+        The checkpoint of the highest step that is byte for byte what its completeness marker says. Where none is, as in
+        a folder from which one file was copied, ``last.ckpt`` or the highest step whose own checksums fit. Else None.
     """
-    numbered = sorted(steps(folder).items(), reverse=True)
-    for path in [folder / LAST, *(path for _, path in numbered)]:
-        # torch's format is a zip file, whose directory comes last: it is there if the rest is.
-        if path.is_file() and zipfile.is_zipfile(path):
+    numbered = [path for _, path in sorted(steps(folder).items(), reverse=True)]
+    passed: list[str] = []
+    for path in numbered:
+        wrong = damage(path)
+        if wrong is None:
+            _tell(passed, path)
             return path
+        passed.append(f"{path.name} {wrong}")
+    for path in [folder / LAST, *numbered]:
+        if path.is_file() and is_sound_archive(path):
+            _tell(passed, path)
+            return path
+    _tell(passed, None)
     return None
+
+
+def _tell(passed: list[str], chosen: Path | None) -> None:
+    if passed:
+        instead = "there is no whole one" if chosen is None else f"{chosen.name} is the newest whole one"
+        log.warning("checkpoints passed over: %s; %s", "; ".join(passed), instead)
 
 
 def steps(folder: Path) -> dict[int, Path]:
