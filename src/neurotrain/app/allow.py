@@ -141,6 +141,27 @@ class AllowList:
             self._resolved[dotted] = found
         return self._resolved[dotted]
 
+    def import_paths(self) -> list[str]:
+        """Dotted paths and prefixes as other parsers want them listed, packages that offer an exact entry included.
+
+        Returns:
+            Sorted; prefixes of closed libraries are left out.
+
+        Example:
+            >>> AllowList(frozenset({"collections.abc.Mapping"}), ("os", "mylab")).import_paths()
+            ['collections.abc.Mapping', 'mylab']
+        """
+        found = {prefix for prefix in self.prefixes if prefix.partition(".")[0] not in _NEVER_BY_PREFIX}
+        for dotted, value in self._exact.items():
+            found.add(dotted)
+            module, _, name = dotted.rpartition(".")
+            parts = module.split(".")
+            for depth in range(1, len(parts)):
+                package = sys.modules.get(".".join(parts[:depth]))
+                if package is not None and vars(package).get(name) is value:
+                    found.add(f"{package.__name__}.{name}")
+        return sorted(found)
+
     def _under_prefix(self, dotted: str) -> bool:
         if dotted.partition(".")[0] in _NEVER_BY_PREFIX:
             return False

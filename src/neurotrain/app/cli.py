@@ -44,12 +44,15 @@ def lightning_cli(arguments: Sequence[str] | None, *, run: bool = True) -> Any: 
         run: whether to run the subcommand; False only builds trainer, model and data.
 
     Returns:
-        The ``LightningCLI``.
+        The ``LightningCLI``. Whatever names a class or a function, on the command line, in a file or in the
+        hyper-parameters of a checkpoint, may name what is registered, and what is below ``NEUROTRAIN_ALLOW``.
     """
     from lightning import LightningDataModule, LightningModule
-    from lightning.pytorch.cli import LightningCLI
 
-    return LightningCLI(
+    from neurotrain.app.lightning_command import Parser, RegisteredCLI, close_parser
+
+    close_parser()
+    return RegisteredCLI(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -58,6 +61,7 @@ def lightning_cli(arguments: Sequence[str] | None, *, run: bool = True) -> Any: 
         save_config_callback=None,
         args=None if arguments is None else list(arguments),
         run=run,
+        parser_class=Parser,
     )
 
 

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from neurotrain.app.overrides import EXPERIMENT, config_folder, force_values, substituted, user_folder
+from neurotrain.app.overrides import EXPERIMENT, config_folder, force_values, readable, substituted, user_folder
 from neurotrain.app.precision import fastest_precision
 from neurotrain.app.registry import OWNED_BY_THE_RUN, register
 from neurotrain.app.settings import RunSettings
@@ -79,6 +79,7 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = ()) -> Con
 
     Raises:
         ConfigurationError: with every problem found.
+        ValueError: if a file is no YAML of plain values.
 
     Example:
         >>> config = compose("drive_unet", ["seed=3", "data=synthetic_drive"])
@@ -91,7 +92,8 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = ()) -> Con
     effective = force_values(effective)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base=VERSION_BASE):
-        raw = hydra_compose(PRIMARY, overrides=effective)
+        with readable():
+            raw = hydra_compose(PRIMARY, overrides=effective)
         return checked(raw, overrides=effective, notice=notice)
 
 
@@ -102,7 +104,7 @@ def checked(raw: DictConfig, *, overrides: Sequence[str], notice: str | None = N
         ConfigurationError: with every problem found.
     """
     plain = _resolve(raw, UNBOUND)
-    origin = _origin(overrides)
+    origin = origin_of(overrides)
     problems = check(plain, allow=register(), origin=origin, root=RunSettings)
     problems += _owned(plain, origin)
     if problems:
@@ -130,7 +132,7 @@ def _owned(values: Mapping[str, Any], origin: Callable[[str], str | None]) -> li
     return [Problem(f"trainer.{key}", advice, origin(f"trainer.{key}")) for key in keys]
 
 
-def _origin(overrides: Sequence[str]) -> Callable[[str], str | None]:
+def origin_of(overrides: Sequence[str]) -> Callable[[str], str | None]:
     """Return a function that names the file, or the command line, that last set a key."""
     typed = {argument.lstrip("+~").partition("=")[0] for argument in overrides}
     layers: list[tuple[str, DictConfig]] = []

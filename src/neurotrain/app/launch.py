@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -16,7 +17,8 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from neurotrain.app.compose import PRIMARY, VERSION_BASE, checked, prepare
-from neurotrain.app.overrides import config_folder, force_values, substituted
+from neurotrain.app.hydra_section import checked_sections, refuse_pickles
+from neurotrain.app.overrides import config_folder, force_values, readable, substituted
 from neurotrain.app.train import MISTAKES, train
 
 
@@ -27,12 +29,19 @@ def launch() -> None:
     composes once; what cannot be composed goes to Hydra all the same, which says what is wrong with it.
     """
     prepare()
-    typed, notice = substituted(sys.argv[1:])
+    try:
+        refuse_pickles(sys.argv[1:])
+        typed, notice = substituted(sys.argv[1:])
+    except ValueError as error:
+        _end(error)
     sys.argv[1:] = arguments = force_values(typed)
     if is_plain(arguments):
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_folder()), version_base=VERSION_BASE):
-            raw = _composed(arguments)
+            try:
+                raw = _composed(arguments)
+            except ValueError as error:
+                _end(error)
             if raw is not None:
                 _run(raw, arguments, notice)
                 return
@@ -40,7 +49,8 @@ def launch() -> None:
     def job(raw: DictConfig) -> dict[str, float]:
         return _run(raw, list(HydraConfig.get().overrides.task), notice)
 
-    hydra_main(config_path=str(config_folder()), config_name=PRIMARY, version_base=VERSION_BASE)(job)()
+    with checked_sections():
+        hydra_main(config_path=str(config_folder()), config_name=PRIMARY, version_base=VERSION_BASE)(job)()
 
 
 def is_plain(arguments: Sequence[str]) -> bool:
@@ -56,7 +66,8 @@ def is_plain(arguments: Sequence[str]) -> bool:
 def _composed(arguments: Sequence[str]) -> DictConfig | None:
     """Compose one run; None where the arguments are wrong, or an experiment asks for a sweep."""
     try:
-        raw = hydra_compose(PRIMARY, overrides=list(arguments), return_hydra_config=True)
+        with readable():
+            raw = hydra_compose(PRIMARY, overrides=list(arguments), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
         return None
     if raw.hydra.mode not in (None, RunMode.RUN):
@@ -73,5 +84,9 @@ def _run(raw: DictConfig, overrides: list[str], notice: str | None) -> dict[str,
     except MISTAKES as error:
         if full_trace:
             raise
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+        _end(error)
+
+
+def _end(error: Exception) -> NoReturn:
+    sys.stderr.write(f"error: {error}\n")
+    raise SystemExit(2) from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,29 @@ def substituted(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     return replaced, message
 
 
+@contextmanager
+def readable() -> Generator[None]:
+    """Tell of YAML that cannot be read, a tag that would call something among it, as one mistake of one line.
+
+    Raises:
+        ValueError: with the file, the line and the reason.
+
+    Example:
+        >>> with readable():
+        ...     yaml.safe_load("!!python/object/apply:os.system [ls]")
+        Traceback (most recent call last):
+        ValueError: unreadable YAML: could not determine a constructor for the tag ...os.system' in ...
+    """
+    try:
+        yield
+    except yaml.YAMLError as error:
+        raise ValueError(f"unreadable YAML: {' '.join(str(error).split())}") from None
+
+
 def _read(relative: str) -> dict[str, Any]:
     for folder in folders():
         path = folder / relative
         if path.is_file():
-            return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            with path.open(encoding="utf-8") as file, readable():
+                return yaml.safe_load(file) or {}
     return {}
