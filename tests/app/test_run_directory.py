@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from neurotrain.app.run_directory import ResumeError, environment, locate, write_atomically
+from neurotrain.app.run_directory import ResumeError, environment, locate
+from neurotrain.app.runs.atomic import write_atomically
 
 
 def _checkpoint(run: Path, step: int = 8) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from neurotrain.app.data_commands import add_data_commands
+from neurotrain.app.runs.commands import add_runs_commands
 from neurotrain.app.tool_commands import add_cache_commands, add_metrics_commands
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
@@ -27,11 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lightning_cli(arguments)
         return
     parsed = _parse(given)
-    from neurotrain.app.train import MISTAKES
-
     try:
         sys.exit(parsed.run(parsed))
-    except MISTAKES as error:
+    except Exception as error:
+        from neurotrain.app.train import MISTAKES  # only now: it imports torch
+
+        if not isinstance(error, MISTAKES):
+            raise
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
 
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data_commands(commands)
     add_cache_commands(commands)
     add_metrics_commands(commands)
+    add_runs_commands(commands)
     config = commands.add_parser("config", help="configurations in other shapes").add_subparsers(required=True)
     convert = config.add_parser("convert", help="TOML or SimpleTuner's JSON to YAML; experiments to LightningCLI's")
     convert.add_argument("source", help="FILE.toml, multidatabackend.json, or experiment=NAME")

@@ -20,6 +20,7 @@ import torch
 from omegaconf import OmegaConf
 
 from neurotrain.app.compose import Configuration
+from neurotrain.app.runs.atomic import write_atomically
 from neurotrain.callbacks.checkpoint import find_last
 
 _LOGGERS = ("neurotrain", "lightning", "lightning.pytorch")
@@ -163,16 +164,6 @@ def _git_state() -> dict[str, str | bool] | None:
         return {"commit": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None  # installed outside a checkout
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _now() -> str:

@@ -24,6 +24,7 @@ from neurotrain.app.allow import AllowList
 from neurotrain.app.compose import UNBOUND, Configuration
 from neurotrain.app.registry import register
 from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
+from neurotrain.app.runs.process import recorded
 from neurotrain.app.sampling import sample
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
@@ -90,7 +91,8 @@ def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
     torch.set_float32_matmul_precision(values["matmul_precision"])
     seed_everything(values["seed"], workers=True, verbose=False)
     spare_checks()
-    with _logged(directory), _shared_with_ranks(directory.path):
+    here = recorded(directory.path, first_rank=_is_first_rank())
+    with here, _logged(directory), _shared_with_ranks(directory.path):
         _announce(config, directory)
         data, model, trainer = _build(values, directory)
         started = time.monotonic()

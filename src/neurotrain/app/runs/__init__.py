@@ -1,0 +1,1 @@
+"""The registry of runs: what lies under ``runs/``, listed, compared, watched and removed, without importing torch."""
