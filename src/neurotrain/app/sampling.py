@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from neurotrain.app.overrides import readable
 from neurotrain.app.registry import register
-from neurotrain.app.strict import ConfigurationError, Problem, instantiate
+from neurotrain.app.strict import ConfigurationError, Problem, check, instantiate
 from neurotrain.callbacks import PictureSamples
 from neurotrain.callbacks.picture_samples import FOLDER, save_grid
+from neurotrain.storage.tensors import read_checkpoint, state_of
 from neurotrain.tasks import DistillationTask
 
 logger = logging.getLogger(__name__)
@@ -57,9 +60,10 @@ def sample(values: Mapping[str, Any], trainer: Trainer, model: LightningModule, 
 
 def _restore(task: DistillationTask, path: Path, device: torch.device) -> None:
     """Weights, averages and the method's state of a checkpoint."""
-    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    found = read_checkpoint(path)
+    state = state_of(found, path)
     task.on_load_checkpoint(found)
-    task.load_state_dict(found["state_dict"], strict=True)
+    task.load_state_dict(state, strict=True)
     task.to(device)
     task.on_test_start()  # frozen roles come to the device, averages to their networks
 
@@ -72,9 +76,23 @@ def _rebuilt(name: str, path: Path) -> DistillationTask:
         raise ConfigurationError(
             [Problem(f"beside.{name}", f"no file {missing}: a checkpoint in its run directory", None)]
         )
-    values = OmegaConf.to_container(OmegaConf.load(told), resolve=True)
-    assert isinstance(values, dict)
-    task = instantiate(values["model"], allow=register(), key=f"beside.{name}")
+    task = instantiate(_told_model(told, key=f"beside.{name}"), allow=register(), key=f"beside.{name}")
     if not isinstance(task, DistillationTask):
         raise ConfigurationError([Problem(f"beside.{name}", f"{type(task).__name__} samples no pictures", None)])
     return task
+
+
+def _told_model(file: Path, *, key: str) -> dict[str, Any]:
+    """The task's node in a run's configuration, checked like a composed one: others may have written it."""
+    try:
+        with readable():
+            values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigurationError([Problem(key, str(error).splitlines()[0], str(file))]) from None
+    model = values.get("model") if isinstance(values, dict) else None
+    if not isinstance(model, dict):
+        raise ConfigurationError([Problem(key, "holds no model: a run's configuration is expected", str(file))])
+    problems = check({"model": model}, allow=register(), origin=lambda _: str(file), root=None)
+    if problems:
+        raise ConfigurationError(problems)
+    return {str(name): value for name, value in model.items()}

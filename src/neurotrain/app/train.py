@@ -31,6 +31,7 @@ from neurotrain.app.summary import final_table, summarize
 from neurotrain.callbacks import NonFiniteLossError
 from neurotrain.data import PlannedDataModule
 from neurotrain.storage import StorageError
+from neurotrain.storage.tensors import check_checkpoint, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
 
     Raises:
         ConfigurationError: if a constructor refuses its values.
+        CheckpointError: if a checkpoint holds more than tensors and plain values.
         DatasetError: if the data are not as they should be.
         ResumeError: if there is nothing to resume from.
         NonFiniteLossError: if the loss became NaN or infinite.
@@ -85,6 +87,8 @@ def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
     """
     _check_stage(config.values)
     directory = _directory(config.values)
+    for checkpoint in filter(None, (config.values["ckpt"], directory.checkpoint)):
+        check_checkpoint(Path(checkpoint))
     if _is_first_rank():
         directory.write_start(config)
     values = config.bound_to(directory.path)
@@ -232,8 +236,7 @@ def _has_test_split(data: LightningDataModule) -> bool:
 
 def _load_weights(model: LightningModule, path: Path) -> None:
     """Start a new run from another run's weights: everything that fits by name and shape, and nothing else."""
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict(read_state(path), strict=True)
 
 
 def _announce(config: Configuration, directory: RunDirectory) -> None:

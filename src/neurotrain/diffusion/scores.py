@@ -14,6 +14,7 @@ from neurotrain.data.sources import Source
 from neurotrain.data.transforms import Transform
 from neurotrain.metrics.functional.generation import FeatureMoments, feature_moments, frechet_distance
 from neurotrain.networks.classification import Classifier
+from neurotrain.storage.tensors import read_checkpoint, state_of
 
 __all__ = ["ClassifierFrechet", "PictureScore", "classifier_features"]
 
@@ -149,9 +150,9 @@ def load_classifier(network: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights={str(path)!r} of the classifier: no such file; train it first")
-    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    found = read_checkpoint(path)
     state = {
-        name.removeprefix(_PREFIX): value for name, value in found["state_dict"].items() if name.startswith(_PREFIX)
+        name.removeprefix(_PREFIX): value for name, value in state_of(found, path).items() if name.startswith(_PREFIX)
     }
     for callback in found.get("callbacks", {}).values():
         if isinstance(callback, dict) and "average" in callback and "updates" in callback:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NAMED = re.compile(r"GLOBAL\s+`{0,2}([\w.]+)")
 _UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
@@ -85,10 +89,43 @@ def read_state(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         CheckpointError: as :func:`read_checkpoint`; if the file holds no ``state_dict``.
     """
-    found = read_checkpoint(path).get("state_dict")
+    return state_of(read_checkpoint(path), path)
+
+
+def state_of(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The ``state_dict`` of a checkpoint that was read.
+
+    Raises:
+        CheckpointError: if it holds none.
+    """
+    found = checkpoint.get("state_dict")
     if not isinstance(found, dict):
         raise CheckpointError(path, "holds no state_dict: a checkpoint of a run is expected")
     return found
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a safetensors file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Names and tensors, on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if it is damaged, or none.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(path, f"is no safetensors file, or a damaged one ({_line(error)})") from None
 
 
 def check_checkpoint(path: Path) -> None:

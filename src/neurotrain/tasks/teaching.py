@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neurotrain.losses.classification import distillation_loss
+from neurotrain.storage.tensors import read_safetensors, read_state
 
 _PREFIX = "network."
 """What a task's checkpoint puts before the names of its network."""
@@ -79,11 +79,9 @@ def _load(teacher: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"weights={str(path)!r}: no such file")
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state: dict[str, Any] = load_file(path)
+        state = read_safetensors(path)
     else:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        found = read_state(path)
         state = {name.removeprefix(_PREFIX): value for name, value in found.items() if name.startswith(_PREFIX)}
     try:
         teacher.load_state_dict(state)

@@ -16,6 +16,7 @@ from neurotrain.diffusion.context import SharedContext
 from neurotrain.diffusion.roles import Role, RoleHandle, RoleManager, missing_role
 from neurotrain.diffusion.specs import LatentSpec, RoleSpec, check_roles, check_schedule, differences
 from neurotrain.diffusion.validation import Validator
+from neurotrain.storage.tensors import read_safetensors, read_state
 
 log = logging.getLogger(__name__)
 
@@ -194,16 +195,13 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if names or shapes are not the network's.
     """
-    import torch
-    from safetensors.torch import load_file
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights={str(path)!r} of role {name!r}: no such file")
     if Path(path).suffix == ".safetensors":
-        state = load_file(path)
+        state = read_safetensors(Path(path))
     else:
         prefix = f"networks.{name}."
-        found = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        found = read_state(Path(path))
         state = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
     try:
         network.load_state_dict(state)

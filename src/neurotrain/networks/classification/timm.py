@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, final
 
-import torch
 from torch import Tensor, nn
 
 from neurotrain.networks.classification.base import Classifier
+from neurotrain.storage.tensors import read_checkpoint, read_safetensors
 
 _HUB = "hf-hub:"
 
@@ -40,6 +40,7 @@ class Timm(Classifier):
         FileNotFoundError: if there is no such file.
 
     Example:
+        >>> import torch
         >>> Timm(name="test_resnet", num_classes=3)(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 3])
 
@@ -138,11 +139,9 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights={str(path)!r}: no such file; or 'hub', or null for random weights")
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    state = found.get("state_dict", found) if isinstance(found, dict) else None
+        return read_safetensors(path)
+    found = read_checkpoint(path)
+    state = found.get("state_dict", found)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights={str(path)!r}: holds no mapping of names to tensors")
     return state

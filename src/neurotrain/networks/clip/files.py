@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from neurotrain.networks.clip.tuning import merged_state
+from neurotrain.storage.tensors import read_checkpoint, read_safetensors
 
 _VOCABULARIES = "vocabularies"
 _PREFIX = "network."
@@ -59,15 +59,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
 def _exported(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
+    state: dict[str, Any] = read_safetensors(path)
     with safe_open(path, framework="pt") as file:
-        state: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         others = json.loads((file.metadata() or {}).get(_VOCABULARIES, "{}"))
     return state | others
 
 
 def _of_checkpoint(path: Path) -> dict[str, Any]:
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    state = found.get("state_dict", found) if isinstance(found, dict) else None
+    found = read_checkpoint(path)
+    state = found.get("state_dict", found)
     if not isinstance(state, dict):
         raise ValueError(f"weights={str(path)!r}: holds no mapping of names to tensors")
     own = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
