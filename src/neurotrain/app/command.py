@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
+from collections.abc import Sequence
 
 from neurotrain.app.deferred import defer_compiler, defer_torchmetrics
-from neurotrain.app.overrides import folders
+from neurotrain.app.overrides import MULTIRUN, folders
 
 HELP_FLAGS = frozenset({"-h", "--help"})
+SWEEP_FLAGS = frozenset({*MULTIRUN, "--resume"})
 
 _HELP = """\
 usage: train.py experiment=NAME [GROUP=CHOICE ...] [KEY=VALUE ...] [flags]
@@ -26,7 +28,8 @@ Values, without a plus: model.network.widths=[8,16,32] trainer.max_epochs=5
 Flags:
   --cfg job            show the composed configuration and end (--package model: one part, --resolve: no references)
   --info searchpath    show where configurations are found
-  -m, --multirun       one run for each combination of comma-separated values: seed=0,1,2
+  -m, --multirun       one run for each combination of comma-separated values: seed=0,1,2 (sweep.jobs=N at once)
+  --resume DIR         go on with a sweep; so does the same command again. A search: hparams_search=NAME
   -sc install=bash     tab completion: eval "$(python train.py -sc install=bash)"
   --hydra-help         Hydra's own flags
 """
@@ -46,7 +49,27 @@ def main() -> None:
     gc.freeze()
     atexit.register(gc.unfreeze)  # extension modules complain of objects that are never freed
     gc.enable()
+    if is_sweep(sys.argv[1:]):
+        from neurotrain.app.sweep_command import main as sweep
+
+        sweep(sys.argv[1:])
     launch()
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether the arguments ask for several runs, a process each; beside flags and keys of Hydra's own Hydra decides.
+
+    Example:
+        >>> is_sweep(["-m", "seed=0,1"]), is_sweep(["-m", "--cfg", "job"]), is_sweep(["hparams_search=mnist_resnet"])
+        (True, False, True)
+    """
+    wanted = [
+        argument
+        for argument in arguments
+        if argument in SWEEP_FLAGS or (argument.startswith("hparams_search") and argument != "hparams_search=null")
+    ]
+    others = [argument for argument in arguments if argument not in SWEEP_FLAGS]
+    return bool(wanted) and not any(argument.lstrip("+~").startswith(("-", "hydra")) for argument in others)
 
 
 def help_text() -> str:
