@@ -71,10 +71,13 @@ def decode_npy(data: bytes, *, uri: str) -> NDArray[Any]:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise SampleFormatError(f"{uri}: is no npy file ({error})") from error
+    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        # The header is an expression: one that nests makes Python's parser give up with either of the last two.
+        raise SampleFormatError(f"{uri}: is no npy file ({type(error).__name__}: {error})") from error
     if dtype.kind not in _NUMERIC:
         raise SampleFormatError(f"{uri}: holds {dtype}, expected numbers")
+    if not all(0 <= side <= len(data) for side in shape):
+        raise SampleFormatError(f"{uri}: its header promises the shape {shape} out of {len(data)} bytes")
     start, needed = stream.tell(), math.prod(shape) * dtype.itemsize
     # Before anything is allocated: a header may promise any shape.
     if len(data) - start != needed:

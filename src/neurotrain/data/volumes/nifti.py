@@ -26,6 +26,9 @@ MAX_OFFSET = 2**24
 
 _HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 _MOST_CODE = 255
+_MOST_DEFLATED = 1032
+"""Bytes that one byte of deflate unpacks to at most."""
+
 _FORMS = (
     *("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
@@ -235,8 +238,9 @@ def _check(path: Path, header: Any) -> None:  # noqa: ANN401
         raise DatasetError.single("unreadable", path, f"has the shape {shape}: expected one volume of three axes")
     if math.prod(shape) > MAX_VOXELS:
         raise DatasetError.single("unreadable", path, f"claims {shape} voxels; at most {MAX_VOXELS} are read")
-    if not header.structarr.dtype.itemsize <= header.get_data_offset() <= MAX_OFFSET:
-        raise DatasetError.single("unreadable", path, f"claims voxels from byte {header.get_data_offset()} on")
+    offset = float(header["vox_offset"])
+    if not header.structarr.dtype.itemsize <= offset <= MAX_OFFSET:
+        raise DatasetError.single("unreadable", path, f"claims voxels from byte {offset} on")
     kind = header.get_data_dtype().kind
     if kind not in "iuf":
         raise DatasetError.single("unreadable", path, f"holds {header.get_data_dtype()}: expected real numbers")
@@ -261,6 +265,12 @@ def _geometry(path: Path, header: Any) -> Geometry:  # noqa: ANN401
 def _voxels(path: Path, header: Any, geometry: Geometry) -> Any:  # noqa: ANN401
     from nibabel.arrayproxy import ArrayProxy
 
+    needed = int(header["vox_offset"]) + math.prod(geometry.shape) * header.get_data_dtype().itemsize
+    size = path.stat().st_size
+    # Nibabel takes the memory before it reads: a short file may not ask for much.
+    if needed > size * (_MOST_DEFLATED if path.suffix == ".gz" else 1):
+        detail = f"cannot be read: its header promises {needed} bytes, the file of {size} holds fewer"
+        raise DatasetError.single("unreadable", path, detail)
     try:
         # Of a compressed file no more is unpacked than the header, which was checked, claims.
         return np.asanyarray(ArrayProxy(str(path), header)).reshape(geometry.shape)
