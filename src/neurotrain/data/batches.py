@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from neurotrain.data.engine import BatchRequest
 from neurotrain.data.plan import LearningPlan, Plan, SampleKey
 
-_FIRST, _BLOCK = 1024, 16384  # positions asked of a plan at once: its cost is mostly per call, the first is waited for
+_FIRST, _BLOCK = 1024, 65536  # positions asked of a plan at once: its cost is mostly per call, the first is waited for
 
 
 class PlannedBatches(Sampler[list[SampleKey]]):
