@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import server
 from lightning import Callback, LightningModule, Trainer
 
 
@@ -47,9 +47,7 @@ def chosen(kills: list[Any], *, always: tuple[int, ...]) -> list[Any]:
 
 def run(experiment: str, overrides: list[str], *, environment: Mapping[str, str] | None = None) -> int:
     """Train in a fresh process and return its exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["everything_imported"])
-    process = context.Process(target=_train, args=(experiment, overrides, dict(environment or {})))
+    process = server().Process(target=_train, args=(experiment, overrides, dict(environment or {})))
     process.start()
     process.join(timeout=120)
     assert process.exitcode is not None, "the run hangs"

@@ -22,6 +22,7 @@ from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
 from neurotrain.callbacks.loader_metrics import LoaderMetric, LoaderThroughput
 from neurotrain.callbacks.picture_samples import PictureSamples
 from neurotrain.callbacks.predictions import SegmentationPredictions
+from neurotrain.callbacks.preemption import Preemption, StoppedBySignal
 from neurotrain.callbacks.priorities import LossPriorities
 from neurotrain.callbacks.progress import Progress
 from neurotrain.callbacks.role_export import RoleExport
@@ -31,6 +32,7 @@ from neurotrain.callbacks.throughput import Throughput
 from neurotrain.callbacks.vocabulary import LearnVocabulary
 from neurotrain.callbacks.volume_figures import VolumeFigures
 from neurotrain.callbacks.volume_predictions import VolumePredictions
+from neurotrain.callbacks.watchdog import Watchdog
 
 __all__ = [
     "CaptionFigures",
@@ -56,15 +58,18 @@ __all__ = [
     "NanGuard",
     "NonFiniteLossError",
     "PictureSamples",
+    "Preemption",
     "Progress",
     "RoleExport",
     "RunCheckpoint",
     "SampleTable",
     "SegmentationFigures",
     "SegmentationPredictions",
+    "StoppedBySignal",
     "Throughput",
     "VolumeFigures",
     "VolumePredictions",
+    "Watchdog",
     "WeightAveraging",
     "find_last",
     "read_metrics",

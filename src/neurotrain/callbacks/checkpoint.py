@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -106,9 +107,9 @@ class RunCheckpoint(Checkpoint):
         self._restored: dict[str, Any] | None = None
         self._loader_states: list[dict[str, Any]] = []
         self._start: int | None = None  # step at which this process began to train
-        self._step = 0
-        self._due = False
+        self._step, self._due = 0, False
         self._saved: tuple[int, int, int] | None = None
+        self._leave: Callable[[Trainer], NoReturn] | None = None
 
     @property
     def folder(self) -> Path:
@@ -116,11 +117,19 @@ class RunCheckpoint(Checkpoint):
         assert self._folder is not None, "no trainer has set this callback up yet"
         return self._folder
 
+    def leave_once_saved(self, leave: Callable[[Trainer], NoReturn]) -> None:
+        """Saves at the next point from which the run can go on exactly, then calls ``leave``, which ends the run.
+
+        Args:
+            leave: given the trainer; raises. All ranks ask for it at the same step.
+        """
+        self._leave = leave
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the folder; before a fit, removes what a killed run left half written."""
         self._folder = Path(trainer.default_root_dir) / "checkpoints"
         self._device = trainer.strategy.root_device
-        self._restored, self._saved, self._due, self._start = None, None, False, None
+        self._restored, self._saved, self._due, self._start, self._leave = None, None, False, None, None
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCsv):
                 logger.follow(trainer)
@@ -165,11 +174,10 @@ class RunCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Saves every ``every_n_steps``, or lets the validation or epoch end that follows do so."""
-        if self.every_n_steps is None:
-            return
         step, before = trainer.global_step, self._step
         self._step = step
-        if step // self.every_n_steps == before // self.every_n_steps:
+        regular = self.every_n_steps is not None and step // self.every_n_steps != before // self.every_n_steps
+        if not regular and (self._leave is None or step == before):  # a step that accumulates is not done yet
             return
         if resume.boundary_follows(trainer):
             self._due = True
@@ -204,7 +212,7 @@ class RunCheckpoint(Checkpoint):
         # Before training has begun, not everything of the checkpoint that is resumed has been restored.
         if not self.save_on_exception or self._start in (None, trainer.global_step):
             return
-        if isinstance(exception, DiskFullError):
+        if isinstance(exception, DiskFullError) or self._leave is not None:
             return
         # One rank's error must not wait for the others to save; SIGTERM reaches them all.
         if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
@@ -251,11 +259,16 @@ class RunCheckpoint(Checkpoint):
         return True
 
     def _save(self, trainer: Trainer, *, at_the_end: bool = False) -> None:
-        """Writes a checkpoint, then lets the links point to it, then removes what is too old."""
+        """Saves what is not saved yet, and leaves where :meth:`leave_once_saved` asked for it."""
         now = resume.moment(trainer)
         self._due = False
-        if now == self._saved or resume.is_trial(trainer):
-            return
+        if now != self._saved and not resume.is_trial(trainer):
+            self._write(trainer, now, at_the_end=at_the_end)
+        if self._leave is not None:
+            self._leave(trainer)
+
+    def _write(self, trainer: Trainer, now: tuple[int, int, int], *, at_the_end: bool) -> None:
+        """Writes a checkpoint, then lets the links point to it, then removes what is too old."""
         name = step_name(trainer.global_step)
         temporary = self.folder / hidden_name(name)
         for logger in trainer.loggers:

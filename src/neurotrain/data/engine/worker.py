@@ -102,9 +102,10 @@ def _settle(post: Post) -> None:
     for connection in post.foreign:
         connection.close()
     torch.set_num_threads(1)
-    # Both reach every process of a terminal or a job; what they mean is decided by the main process.
+    # They reach every process of a terminal or a job; what they mean is decided by the main process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(post.parent,), name="end-with-parent", daemon=True).start()
 
 
