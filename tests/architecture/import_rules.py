@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from sources import PACKAGE, Module, room_of
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("batch", "ema", "storage", "losses", "noise"),
+    ("batch", "ema", "shards", "storage", "losses", "noise"),
     ("metrics", "networks"),
     ("data",),
     ("diffusion", "inference"),
     ("tasks",),
-    ("callbacks",),
+    ("callbacks", "strategies"),
     ("app",),
 )
 """Rooms of the package from the lowest to the highest; a room may import its own layer and those below."""

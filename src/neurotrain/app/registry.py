@@ -328,6 +328,12 @@ FAMILIES = (
         only=("Trainer",),
         without=OWNED_BY_THE_RUN,
     ),
+    Family(
+        name="strategies",
+        group="trainer/strategy",
+        module="neurotrain.strategies",
+        base="lightning.pytorch.strategies.Strategy",
+    ),
 )
 
 

@@ -17,6 +17,7 @@ from neurotrain.networks.blocks.convolution import (
 from neurotrain.networks.blocks.embeddings import NumberEmbedding, PatchEmbedding, PrefixTokens, number_features
 from neurotrain.networks.blocks.gates import Activation, AttentionGate, FeedForward, SqueezeExcite
 from neurotrain.networks.blocks.norms import ChannelNorm, SequenceNorm, sequence_norm
+from neurotrain.networks.blocks.packed_layer import PackedLayer
 from neurotrain.networks.blocks.positions import (
     LearnedPositions,
     RelativeBias,
@@ -42,6 +43,7 @@ __all__ = [
     "LearnedPositions",
     "Normalization",
     "NumberEmbedding",
+    "PackedLayer",
     "PatchEmbedding",
     "PrefixTokens",
     "RelativeBias",

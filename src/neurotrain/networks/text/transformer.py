@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, final, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neurotrain.networks.blocks import PackedLayer
 from neurotrain.networks.text.tokenizer import Tokenizer
 
 Pooling = Literal["end", "mean"]
@@ -88,7 +88,9 @@ class TextTransformer(nn.Module):
         self.tokens = nn.Embedding(tokenizer.size, width)
         self.positions = nn.Parameter(torch.empty(length, width))
         hidden = round(width * mlp_ratio)
-        self.blocks = nn.ModuleList(_Block(width, heads, hidden, dropout, causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            PackedLayer(width=width, heads=heads, hidden=hidden, dropout=dropout, causal=causal) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         self._initialize(width, layers)
 
@@ -141,33 +143,10 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.tokens.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)
         for block in self.blocks:
-            assert isinstance(block, _Block)
+            assert isinstance(block, PackedLayer)
             nn.init.normal_(block.qkv.weight, std=width**-0.5)
             nn.init.normal_(block.out.weight, std=(2 * layers * width) ** -0.5)
             nn.init.normal_(block.rise.weight, std=(2 * width) ** -0.5)
             nn.init.normal_(block.fall.weight, std=(2 * layers * width) ** -0.5)
             for layer in (block.qkv, block.out, block.rise, block.fall):
                 nn.init.zeros_(layer.bias)
-
-
-class _Block(nn.Module):
-    """Attention and a perceptron, each behind a norm and beside a shortcut."""
-
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float, causal: bool) -> None:
-        super().__init__()
-        self._heads, self._causal = heads, causal
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.rise, self.fall = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        x_BLD = x_BLD + self.drop(self._attend(self.norm1(x_BLD), valid_BL))
-        return x_BLD + self.drop(self.fall(F.gelu(self.rise(self.norm2(x_BLD)))))
-
-    def _attend(self, x_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        q, k, v = self.qkv(x_BLD).unflatten(-1, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        # Padding comes last: before it, a causal attention sees none of it and needs no mask.
-        mask = None if self._causal else valid_BL[:, None, None, :]
-        y_BhLd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self._causal)
-        return self.out(y_BhLd.transpose(1, 2).flatten(2))

@@ -1,0 +1,8 @@
+"""How processes share a training out among each other."""
+
+from neurotrain.strategies.replicated import ReplicatedStrategy
+from neurotrain.strategies.sharded import ShardedStrategy
+from neurotrain.strategies.tensor_parallel import TensorParallelStrategy
+from neurotrain.strategies.zero import ZeroStrategy
+
+__all__ = ["ReplicatedStrategy", "ShardedStrategy", "TensorParallelStrategy", "ZeroStrategy"]
