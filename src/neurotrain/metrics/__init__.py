@@ -15,6 +15,7 @@ from neurotrain.metrics.generation import FrechetDistance, KernelDistance, Manif
 from neurotrain.metrics.instances import InstanceScores
 from neurotrain.metrics.report import SegmentationReport
 from neurotrain.metrics.retrieval import ImageTextRetrieval
+from neurotrain.metrics.sample_mean import SampleMean
 from neurotrain.metrics.segmentation import (
     DiceScore,
     IoUScore,
@@ -53,6 +54,7 @@ __all__ = [
     "NormalizedSurfaceDice",
     "ROUGELScore",
     "RunningConfusion",
+    "SampleMean",
     "SegmentationReport",
     "SegmentationScore",
     "Sensitivity",

@@ -69,7 +69,10 @@ class _DetectionRecords(SampleRecords):
         self._append("object_runs", tables.object_runs)
 
     def _tables(self) -> Tables:
-        """All images of all ranks, each once, on the CPU."""
+        """All images of all ranks, each once, on the CPU: nameless ones as they came, then the others by name.
+
+        Of equal scores the earlier one counts as the higher: the order must not depend on who evaluated what.
+        """
         tables = Tables(
             bits_float(self._rows("detections").cpu()),
             bits_float(self._rows("objects").cpu()),
@@ -89,24 +92,37 @@ def _first_of_each(tables: Tables, names: Tensor) -> Tables:
     Raises:
         ValueError: if images of one name differ in their objects.
     """
-    keep = torch.ones(len(names), dtype=torch.bool)
+    keep: list[int] = []
     objects = tables.objects.split(tables.images[:, 1].tolist())
     first: dict[bytes, int] = {}
     for place, row in enumerate(names.numpy()):
         name = bytes(row).rstrip(b"\0")
-        known = first.setdefault(name, place) if name else place
-        if known != place:
-            keep[place] = False
-            if not torch.equal(objects[known], objects[place]):
-                raise ValueError(f"the id {name.decode()!r} was given to two different images; ids must be unique")
-    kept_d, kept_o = (keep.repeat_interleave(tables.images[:, column]) for column in (0, 1))
+        if not name:
+            keep.append(place)
+        elif (known := first.setdefault(name, place)) != place and not torch.equal(objects[known], objects[place]):
+            raise ValueError(f"the id {name.decode()!r} was given to two different images; ids must be unique")
+    images = torch.tensor(keep + [first[name] for name in sorted(first)], dtype=torch.int64)
+    found, shown = (_rows_of(images, tables.images[:, column]) for column in (0, 1))
     return Tables(
-        tables.detections[kept_d],
-        tables.objects[kept_o],
-        tables.images[keep],
-        tables.detection_runs[kept_d.repeat_interleave(tables.detections[:, 7].long())],
-        tables.object_runs[kept_o.repeat_interleave(tables.objects[:, 7].long())],
+        tables.detections[found],
+        tables.objects[shown],
+        tables.images[images],
+        tables.detection_runs[_rows_of(found, tables.detections[:, 7].long())],
+        tables.object_runs[_rows_of(shown, tables.objects[:, 7].long())],
     )
+
+
+def _rows_of(owners: Tensor, counts: Tensor) -> Tensor:
+    """Rows that belong to chosen owners, in their order, where owner ``i`` has ``counts[i]`` rows after those before.
+
+    Example:
+        >>> _rows_of(torch.tensor([2, 0]), torch.tensor([2, 1, 3])).tolist()
+        [3, 4, 5, 0, 1]
+    """
+    firsts = counts.cumsum(0) - counts
+    own = counts[owners]
+    within = torch.arange(int(own.sum())) - (own.cumsum(0) - own).repeat_interleave(own)
+    return firsts[owners].repeat_interleave(own) + within
 
 
 class MeanAveragePrecision(_DetectionRecords):

@@ -14,10 +14,12 @@ from neurotrain.losses.options import bounded
 from neurotrain.losses.tokens import token_cross_entropy
 from neurotrain.metrics.captioning import CaptionReport
 from neurotrain.metrics.functional.text_tokenizers import TextTokenizer
+from neurotrain.metrics.sample_mean import SampleMean
 from neurotrain.networks.captioning import Captioner
 from neurotrain.networks.captioning.base import told_tokens
 from neurotrain.networks.text import Tokenizer
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
+from neurotrain.tasks.sample_losses import sample_losses
 from neurotrain.tasks.schedules import Schedule
 
 
@@ -83,6 +85,7 @@ class CaptioningTask(LightningModule):
         self.register_buffer("running", torch.zeros(2, dtype=torch.float64))
         self.validation = CaptionReport(tokenizer=score_tokenizer)
         self.report = CaptionReport(tokenizer=score_tokenizer)
+        self.evaluation_loss = SampleMean()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -129,11 +132,11 @@ class CaptioningTask(LightningModule):
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionPrediction:
         """Caption and score one batch of validation images."""
-        return self._evaluate(batch, "val", self.validation)
+        return self._evaluate(batch, self.validation)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures."""
-        self.log_dict({f"val/{name}": value.float() for name, value in self.validation.compute().items()})
+        self._tell("val", self.validation)
         self.validation.reset()
 
     def on_test_epoch_start(self) -> None:
@@ -142,11 +145,11 @@ class CaptioningTask(LightningModule):
 
     def test_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionPrediction:
         """Caption and score one batch of test images."""
-        return self._evaluate(batch, "test", self.report)
+        return self._evaluate(batch, self.report)
 
     def on_test_epoch_end(self) -> None:
         """Log every figure of the report, whose images stay readable until the next test starts."""
-        self.log_dict({f"test/{name}": value.float() for name, value in self.report.compute().items()})
+        self._tell("test", self.report)
 
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionPrediction:
         """Caption one batch; captions that it has are not read."""
@@ -158,16 +161,27 @@ class CaptioningTask(LightningModule):
             return self.network.generate(image, beams=self.beams, length_penalty=self.length_penalty)
 
     def _loss(self, image: Tensor, captions: list[str], *, label_smoothing: float) -> Tensor:
-        tokens_BL = self.network.tokenize(captions).to(image.device)
-        logits_BLV = self.network(image, tokens_BL)
-        valid_BL = told_tokens(tokens_BL, end=self.tokenizer.end)
-        return token_cross_entropy(logits_BLV, tokens_BL[:, 1:], valid_BL[:, 1:], label_smoothing=label_smoothing)
+        return token_cross_entropy(*self._told(image, captions), label_smoothing=label_smoothing)
 
-    def _evaluate(self, batch: ImageTextBatch, stage: str, report: CaptionReport) -> CaptionPrediction:
+    def _told(self, image: Tensor, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits ``(B, L, V)``, the tokens ``(B, L)`` that they are of, and which of them count."""
+        tokens_BL = self.network.tokenize(captions).to(image.device)
+        valid_BL = told_tokens(tokens_BL, end=self.tokenizer.end)
+        return self.network(image, tokens_BL), tokens_BL[:, 1:], valid_BL[:, 1:]
+
+    def _tell(self, stage: str, report: CaptionReport) -> None:
+        figures = {"loss": self.evaluation_loss.compute(), **report.compute()}
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
+        self.evaluation_loss.reset()
+
+    def _evaluate(self, batch: ImageTextBatch, report: CaptionReport) -> CaptionPrediction:
         references = [caption.split("\n") for caption in batch["caption"]]
         with torch.autocast(batch["image"].device.type, enabled=False):
-            loss = self._loss(batch["image"], [entry[0] for entry in references], label_smoothing=0.0)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["id"]), sync_dist=True)
+            told = self._told(batch["image"], [entry[0] for entry in references])
+        # Caption by caption, each by its tokens: the mean over all tokens, however they were dealt out.
+        self.evaluation_loss.update(
+            sample_losses(token_cross_entropy, *told), ids=batch["id"], weights=told[2].sum(1).float()
+        )
         captions = self.write(batch["image"])
         report.update(captions, references, ids=batch["id"])
         return {"caption": captions, "id": batch["id"]}

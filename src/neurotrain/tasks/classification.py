@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neurotrain.batch import ClassificationBatch
 from neurotrain.losses.classification import ClassificationLoss
-from neurotrain.metrics import ClassificationReport
+from neurotrain.metrics import ClassificationReport, SampleMean
 from neurotrain.networks.classification import Classifier
 from neurotrain.tasks.mixing import Mixing
 from neurotrain.tasks.optimization import OptimizerFactory, layer_groups, optimizer_and_schedule
@@ -94,6 +94,7 @@ class ClassificationTask(LightningModule):
         self.register_buffer("running", torch.zeros(4, dtype=torch.float64))
         self.validation = ClassificationReport(mode=self.mode, num_classes=num_classes, top_k=top_k)
         self.report = ClassificationReport(mode=self.mode, num_classes=num_classes, top_k=top_k)
+        self.evaluation_loss = SampleMean()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build optimizer and schedule over the horizon that the trainer derives."""
@@ -157,11 +158,11 @@ class ClassificationTask(LightningModule):
 
     def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> ClassPrediction:
         """Score one batch of validation images."""
-        return self._evaluate(batch, "val", self.validation)
+        return self._evaluate(batch, self.validation)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures."""
-        self.log_dict({f"val/{name}": value.float() for name, value in self.validation.compute().items()})
+        self._tell("val", self.validation)
         self.validation.reset()
 
     def on_test_epoch_start(self) -> None:
@@ -170,11 +171,11 @@ class ClassificationTask(LightningModule):
 
     def test_step(self, batch: ClassificationBatch, batch_idx: int) -> ClassPrediction:
         """Score one batch of test images."""
-        return self._evaluate(batch, "test", self.report)
+        return self._evaluate(batch, self.report)
 
     def on_test_epoch_end(self) -> None:
         """Log every figure of the report, whose images stay readable until the next test starts."""
-        self.log_dict({f"test/{name}": value.float() for name, value in self.report.compute().items()})
+        self._tell("test", self.report)
 
     def predict_step(self, batch: ClassificationBatch, batch_idx: int) -> ClassPrediction:
         """Predict one batch; labels are not read."""
@@ -200,10 +201,16 @@ class ClassificationTask(LightningModule):
         count = torch.tensor(float(len(logits)), device=loss.device)
         self.running.add_(torch.stack((loss.float(), hits.float(), count, torch.ones_like(count))))
 
-    def _evaluate(self, batch: ClassificationBatch, stage: str, report: ClassificationReport) -> ClassPrediction:
+    def _tell(self, stage: str, report: ClassificationReport) -> None:
+        figures = {"loss": self.evaluation_loss.compute(), **report.compute()}
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
+        self.evaluation_loss.reset()
+
+    def _evaluate(self, batch: ClassificationBatch, report: ClassificationReport) -> ClassPrediction:
         logits = self.logits(batch["image"])
-        loss = self.loss(logits, batch["label"])
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["id"]), sync_dist=True)
+        # Image by image: a batch's mean depends on who else is in it, hence on the number of processes.
+        losses = sample_losses(self.loss, logits, batch["label"])
+        self.evaluation_loss.update(losses, ids=batch["id"], weights=self.loss.sample_weights(batch["label"]))
         prediction = self._prediction(logits, batch["id"])
         report.update(prediction["probabilities"], batch["label"], ids=batch["id"])
         return prediction

@@ -209,7 +209,8 @@ class ClipTask(LightningModule):
     def _evaluate(self, batch: ImageTextBatch | ClassificationBatch, retrieval: ImageTextRetrieval) -> ClipPrediction:
         prediction = self._predict(batch)
         if prediction["captions"]:
-            retrieval.update(prediction["image_features"], prediction["text_features"], prediction["text_image"])
+            features, texts = prediction["image_features"], prediction["text_features"]
+            retrieval.update(features, texts, prediction["text_image"], ids=batch["id"])
         if "label" in batch:
             probabilities = prediction["probabilities"]
             if self.zero_shot is None or probabilities is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neurotrain.batch import SegmentationBatch, SegmentationMode
 from neurotrain.inference import Inferer
 from neurotrain.losses import SegmentationLoss
-from neurotrain.metrics import RunningConfusion, SegmentationReport, SegmentationScore, ThresholdSearch
+from neurotrain.metrics import RunningConfusion, SampleMean, SegmentationReport, SegmentationScore, ThresholdSearch
 from neurotrain.networks import SegmentationOutput
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
 from neurotrain.tasks.sample_losses import TrainingOutput, sample_losses
@@ -111,6 +111,7 @@ class SegmentationTask(LightningModule):
         self.report = SegmentationReport(
             mode=mode, num_classes=num_classes, class_names=class_names, tolerance=tolerance
         )
+        self.validation_loss = SampleMean()
         self.metrics = _further(metrics or {}, mode=mode, num_classes=num_classes)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - any attribute
@@ -195,8 +196,9 @@ class SegmentationTask(LightningModule):
     def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> Prediction:
         """Score one batch of validation images."""
         probabilities = self.probabilities(batch["image"])
-        loss = self.loss(_logits_of(probabilities, self.mode), batch["mask"], batch["valid"])
-        self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["id"]), sync_dist=True)
+        # Image by image: a batch's mean depends on who else is in it, hence on the number of processes.
+        losses = sample_losses(self.loss, _logits_of(probabilities, self.mode), batch["mask"], batch["valid"])
+        self.validation_loss.update(losses, ids=batch["id"])
         if self.search is not None:
             self.search.update(probabilities, batch["mask"], batch["valid"], ids=batch["id"])
         threshold = 0.5 if torch.isnan(self.threshold) else float(self.threshold)
@@ -216,9 +218,10 @@ class SegmentationTask(LightningModule):
                 self.threshold.copy_(threshold)
             figures |= {"dice": dice, "threshold": threshold}
             self.search.reset()
-        figures |= self._measured()
+        figures |= self._measured() | {"loss": self.validation_loss.compute()}
         self.log_dict({f"val/{name}": value.float() for name, value in figures.items()})
         self.validation.reset()
+        self.validation_loss.reset()
 
     def test_step(self, batch: SegmentationBatch, batch_idx: int) -> Prediction:
         """Score one batch of test images at the threshold that is already fixed."""

@@ -112,9 +112,8 @@ def recorded(run_dir: Path, *, first_rank: bool = True) -> Generator[None]:
     except Exception as error:
         write_record(run_dir, replace(record, outcome="failed", error=_first_line(error)))
         raise
-    except BaseException as error:  # SIGTERM, SIGINT, SystemExit: somebody ended it
-        ended_well = isinstance(error, SystemExit) and error.code in (None, 0)
-        write_record(run_dir, replace(record, outcome="finished" if ended_well else "interrupted"))
+    except BaseException:  # SIGTERM, SIGINT, SystemExit: somebody ended it
+        write_record(run_dir, replace(record, outcome="interrupted"))
         raise
     write_record(run_dir, replace(record, outcome="finished"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from neurotrain.losses.classification.functional import (
@@ -30,6 +31,10 @@ class ClassificationLoss(nn.Module, ABC):
     @abstractmethod
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss; see the function of the same name for shapes, dtypes and what it raises."""
+
+    def sample_weights(self, target: Tensor) -> Tensor:
+        """Return how much each sample counts in the mean that :meth:`forward` is: ``(B,)``, all 1 unless overridden."""
+        return torch.ones(len(target), device=target.device)
 
 
 class ClassificationCrossEntropy(ClassificationLoss):
@@ -57,6 +62,13 @@ class ClassificationCrossEntropy(ClassificationLoss):
             logits, target, class_weights=self.class_weights, label_smoothing=self.label_smoothing
         )
 
+    def sample_weights(self, target: Tensor) -> Tensor:
+        """The classes' own weights."""
+        if self.class_weights is None:
+            return super().sample_weights(target)
+        weights_K = self.class_weights.to(target.device)
+        return weights_K[target] if target.ndim == 1 else target.to(weights_K) @ weights_K
+
 
 class ClassificationFocal(ClassificationLoss):
     """Module of :func:`~neurotrain.losses.classification.functional.classification_focal_loss`.
@@ -80,6 +92,13 @@ class ClassificationFocal(ClassificationLoss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the scalar."""
         return classification_focal_loss(logits, target, gamma=self.gamma, class_weights=self.class_weights)
+
+    def sample_weights(self, target: Tensor) -> Tensor:
+        """The classes' own weights."""
+        if self.class_weights is None:
+            return super().sample_weights(target)
+        weights_K = self.class_weights.to(target.device)
+        return weights_K[target] if target.ndim == 1 else target.to(weights_K) @ weights_K
 
 
 class MultilabelCrossEntropy(ClassificationLoss):
