@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from neurotrain.app.compose import PRIMARY, VERSION_BASE, checked, prepare
 from neurotrain.app.hydra_section import checked_sections, refuse_pickles
 from neurotrain.app.overrides import config_folder, force_values, readable, substituted
+from neurotrain.app.secrets import Secrets
 from neurotrain.app.train import MISTAKES, train
 
 
@@ -88,5 +89,5 @@ def _run(raw: DictConfig, overrides: list[str], notice: str | None) -> dict[str,
 
 
 def _end(error: Exception) -> NoReturn:
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(Secrets.of({}).hide(f"error: {error}\n"))
     raise SystemExit(2) from None

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from neurotrain.app.compose import Configuration
 from neurotrain.app.runs.atomic import write_atomically
+from neurotrain.app.secrets import HidingFormatter, Secrets
 from neurotrain.callbacks.checkpoint import find_last
 
 _LOGGERS = ("neurotrain", "lightning", "lightning.pytorch")
@@ -51,29 +52,34 @@ class RunDirectory:
         """Write what the run was told and where it runs; a resumed run keeps what was there.
 
         ``config.yaml`` is the composed configuration with interpolations and environment variables unresolved, so
-        that no secret reaches the disk.
+        that no secret reaches the disk; one that was typed is hidden, there and in ``overrides.txt``.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        text = OmegaConf.to_yaml(config.raw, resolve=False)
+        hiding = Secrets.of(config.raw)
+        text = OmegaConf.to_yaml(hiding.without(config.raw), resolve=False)
         told = self.path / "config.yaml"
         if told.is_file() and told.read_text(encoding="utf-8") != text:
             earlier = len(list(self.path.glob("config.*.yaml")))
             told.rename(self.path / f"config.{earlier}.yaml")
         write_atomically(told, text)
         with (self.path / "overrides.txt").open("a", encoding="utf-8") as file:
-            file.write(f"# {_now()}\n" + "".join(f"{line}\n" for line in config.overrides))
+            file.write(f"# {_now()}\n" + "".join(f"{hiding.hide(line)}\n" for line in config.overrides))
         write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> Path:
-        """Write ``summary.json`` atomically and return its path."""
+        """Write ``summary.json`` atomically, without secrets, and return its path."""
         path = self.path / "summary.json"
-        write_atomically(path, json.dumps(summary, indent=2, allow_nan=True) + "\n")
+        write_atomically(path, json.dumps(Secrets.of({}).hidden(summary), indent=2, allow_nan=True) + "\n")
         return path
 
-    def attach_log(self) -> logging.Handler:
-        """Append the project's and Lightning's log records to ``log.txt``; the caller detaches the handler."""
+    def attach_log(self, secrets: Secrets) -> logging.Handler:
+        """Append the project's and Lightning's log records to ``log.txt``; the caller detaches the handler.
+
+        Args:
+            secrets: are hidden in messages and tracebacks.
+        """
         handler = logging.FileHandler(self.path / "log.txt", mode="a", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(HidingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", secrets))
         for name in _LOGGERS[:2]:
             logging.getLogger(name).addHandler(handler)
         return handler

@@ -26,6 +26,7 @@ from neurotrain.app.registry import register
 from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
 from neurotrain.app.runs.process import recorded
 from neurotrain.app.sampling import sample
+from neurotrain.app.secrets import HidingFormatter, Secrets
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
 from neurotrain.callbacks import NonFiniteLossError
@@ -96,7 +97,7 @@ def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
     seed_everything(values["seed"], workers=True, verbose=False)
     spare_checks()
     here = recorded(directory.path, first_rank=_is_first_rank())
-    with here, _logged(directory), _shared_with_ranks(directory.path):
+    with here, _logged(directory, Secrets.of(config.raw)), _shared_with_ranks(directory.path):
         _announce(config, directory)
         data, model, trainer = _build(values, directory)
         started = time.monotonic()
@@ -279,18 +280,18 @@ def spare_checks() -> None:
 
 
 @contextmanager
-def _logged(directory: RunDirectory) -> Generator[None]:
+def _logged(directory: RunDirectory, secrets: Secrets) -> Generator[None]:
     """Show our records on the terminal, Lightning's warnings too, and keep everything in ``log.txt``."""
     ours, theirs = logging.getLogger("neurotrain"), logging.getLogger("lightning.pytorch")
     terminal = logging.StreamHandler(sys.stdout)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setFormatter(HidingFormatter("%(message)s", secrets))
     ours.setLevel(logging.INFO)
     if _is_first_rank():
         ours.addHandler(terminal)
     earlier = [(handler, handler.level) for handler in theirs.handlers]
     for handler in theirs.handlers:
         handler.setLevel(logging.WARNING)
-    file = directory.attach_log()
+    file = directory.attach_log(secrets)
     try:
         with warnings.catch_warnings():
             # Decoded samples are held in memory: more workers would only contend with the training for the cores.
