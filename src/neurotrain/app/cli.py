@@ -11,8 +11,10 @@ from typing import Any
 import yaml
 
 from neurotrain.app.data_commands import add_data_commands
+from neurotrain.app.pipelines.command import add_pipeline_commands
 from neurotrain.app.runs.commands import add_runs_commands
 from neurotrain.app.tool_commands import add_cache_commands, add_metrics_commands
+from neurotrain.app.weights_command import add_weights_commands
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -88,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     add_data_commands(commands)
     add_cache_commands(commands)
     add_metrics_commands(commands)
+    add_pipeline_commands(commands)
     add_runs_commands(commands)
+    add_weights_commands(commands)
     config = commands.add_parser("config", help="configurations in other shapes").add_subparsers(required=True)
     convert = config.add_parser("convert", help="TOML or SimpleTuner's JSON to YAML; experiments to LightningCLI's")
     convert.add_argument("source", help="FILE.toml, multidatabackend.json, or experiment=NAME")

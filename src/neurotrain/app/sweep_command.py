@@ -16,11 +16,13 @@ from hydra.errors import HydraException
 
 from neurotrain.app.compose import Configuration, compose
 from neurotrain.app.jobs.leases import DriverLock, Leases, machine_folder, visible_devices
-from neurotrain.app.overrides import MULTIRUN
+from neurotrain.app.overrides import MULTIRUN, folders
 from neurotrain.app.strict import ConfigurationError, Problem
 from neurotrain.app.sweeps.driver import Driver, Launcher, Source, SweepResult
 from neurotrain.app.sweeps.grid import Grid, combinations
 from neurotrain.app.sweeps.local import LocalLauncher, this_program, training_command
+from neurotrain.app.sweeps.search import Search
+from neurotrain.app.sweeps.search_settings import SearchSettings, Value, override, search_settings, with_defaults
 from neurotrain.app.sweeps.settings import SweepSettings, split, sweep_settings
 from neurotrain.app.sweeps.table import Direction, show
 from neurotrain.app.sweeps.trials import TABLE, Plan, SweepError, SweepFolder
@@ -86,14 +88,14 @@ def sweep(arguments: Sequence[str]) -> int:
     folder, request = _requested(arguments)
     settings = sweep_settings(request.sweep)
     if request.search:
-        raise SweepError("hparams_search")
+        return _search(folder, request, settings)
     runs = combinations(request.overrides)
     configs = _all_checked([everything for _, everything in runs])
     folder = folder or _folder(request, settings, configs[0])
     objective, direction = _objective(settings, configs[0])
     lock = DriverLock(folder.path)
     try:
-        stamp = _begin(folder, request)
+        stamp = _begin(folder, request, None)
         numbered = enumerate(zip(runs, configs, strict=True))
         plans = [_plan(number, *run, config, stamp) for number, (run, config) in numbered]
         for plan in plans:
@@ -103,6 +105,44 @@ def sweep(arguments: Sequence[str]) -> int:
         lock.release()
     show(result, objective=objective, direction=direction, folder=folder.path)
     return _concluded(result, folder)
+
+
+def _search(folder: SweepFolder | None, request: _Request, settings: SweepSettings) -> int:
+    typed = {key: value for key, value in request.search.items() if key}
+    search = search_settings(request.search[""], typed, folders())
+    given = tuple(with_defaults(search.overrides, request.overrides))
+    _refuse_what_a_search_decides(search, given, settings)
+    probes = [(*given, *(override(key, value) for key, value in probe.items())) for probe in search.probes()]
+    config = _all_checked(probes)[0]
+    folder = place = folder or _folder(request, settings, config)
+
+    def plan(number: int, parameters: dict[str, Value]) -> Plan:
+        varied = tuple(override(key, value) for key, value in parameters.items())
+        made = _plan(number, varied, (*given, *varied), config, stamp)
+        place.keep(made)
+        return made
+
+    lock = DriverLock(folder.path)
+    try:
+        stamp = _begin(folder, request, search.model_dump(mode="json", exclude={"trials"}))
+        source = Search(search, folder=folder.path, plan=plan)
+        result = _driver(folder, source, settings).run()
+    finally:
+        lock.release()
+    show(result, objective=search.objective, direction=search.direction, folder=folder.path)
+    return _concluded(result, folder)
+
+
+def _refuse_what_a_search_decides(search: SearchSettings, given: Sequence[str], settings: SweepSettings) -> None:
+    for name in ("objective", "direction"):
+        if name in settings.model_fields_set:
+            raise SweepError(f"sweep.{name}: has no effect on a search: type hparams_search.{name}")
+    if len(combinations(given)) > 1:
+        raise SweepError("several values for one key: a search chooses them; put the key into hparams_search.space")
+    keys = {text.lstrip("+~").partition("=")[0] for text in given}
+    for key in search.space:
+        if key in keys:
+            raise SweepError(f"{key}: was typed, and is in the space of the search as well")
 
 
 def _concluded(result: SweepResult, folder: SweepFolder) -> int:
@@ -151,8 +191,8 @@ def _taken_up(
 
 
 def _owned(request: _Request) -> _Request:
-    for override in request.overrides:
-        key = override.lstrip("+").partition("=")[0]
+    for text in request.overrides:
+        key = text.lstrip("+").partition("=")[0]
         if key in _OWNED:
             raise SweepError(f"{key}: each trial of a sweep has a run directory of its own, which the sweep names")
     return request
@@ -184,11 +224,11 @@ def _folder(request: _Request, settings: SweepSettings, config: Configuration) -
     return SweepFolder((runs_dir / "sweeps" / f"{config.values['name']}-{request.fingerprint}").absolute())
 
 
-def _begin(folder: SweepFolder, request: _Request) -> str:
+def _begin(folder: SweepFolder, request: _Request, search: dict[str, Any] | None) -> str:
     """Write what the sweep is told, and return what the names of its runs begin with.
 
     Raises:
-        SweepError: if the folder holds another sweep.
+        SweepError: if the folder holds another sweep, or the search's file has changed since.
     """
     told = {
         "fingerprint": request.fingerprint,
@@ -197,10 +237,14 @@ def _begin(folder: SweepFolder, request: _Request) -> str:
         "overrides": list(request.overrides),
         "sweep": request.sweep,
         "search": request.search,
+        "definition": search,
     }
     kept = folder.begin(told)
     if kept["fingerprint"] != request.fingerprint:
         raise SweepError(f"{folder.path} holds another sweep ({' '.join(kept['overrides'])}): type another sweep.dir")
+    if kept["definition"] != search:
+        changed = [key for key in search or {} if (kept["definition"] or {}).get(key) != (search or {})[key]]
+        raise SweepError(f"{folder.path}: the search began with other {', '.join(changed)}: type another sweep.dir")
     return kept["stamp"]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tiny_sweep import start
 
-from neurotrain.app.jobs.supervisor import processes_of
+from neurotrain.app.jobs.supervisor import processes_of, signal_processes
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ def _assert_nothing_twice_nothing_lost(folder: Path) -> None:
 def test_the_driver_is_killed(started: BaseProcess, tmp_path: Path) -> None:
     started.kill()
     started.join()
+    _until(lambda: not _processes(tmp_path))  # one that sees `go` before it is asked to end would finish, rightly
     told = _take_up(tmp_path)
     assert "5 trials have ended before" in told
     assert "trial 5 runs again" in told
@@ -88,9 +89,10 @@ def test_the_driver_is_killed(started: BaseProcess, tmp_path: Path) -> None:
 
 
 def test_driver_supervisors_and_children_are_killed(started: BaseProcess, tmp_path: Path) -> None:
+    assert started.pid is not None
+    os.kill(started.pid, signal.SIGSTOP)  # so that it sees nothing of what follows
+    signal_processes(_processes(tmp_path), signal.SIGKILL)
     started.kill()
-    for process in _processes(tmp_path):
-        os.kill(process, signal.SIGKILL)
     started.join()
     _take_up(tmp_path)
     _assert_nothing_twice_nothing_lost(tmp_path)

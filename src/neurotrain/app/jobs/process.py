@@ -38,6 +38,7 @@ class Command:
         without: inherited variables that are left out.
         seconds: limit of time; None where there is none.
         grace: seconds between SIGTERM and SIGKILL.
+        label: kept with the attempt, for :func:`attempt_of`.
     """
 
     arguments: tuple[str, ...]
@@ -47,6 +48,7 @@ class Command:
     without: frozenset[str] = frozenset()
     seconds: float | None = None
     grace: float = GRACE
+    label: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class Job:
         command.folder.mkdir(parents=True, exist_ok=True)
         token = secrets.token_hex(16)
         # Before there is any process: whoever finds this record can find the processes.
-        write_record(command.folder / ATTEMPT, {"token": token, "attempt": attempts(command.folder) + 1})
+        attempt = {**command.label, "token": token, "attempt": attempts(command.folder) + 1}
+        write_record(command.folder / ATTEMPT, attempt)
         inherited = {name: value for name, value in os.environ.items() if name not in command.without}
         process = subprocess.Popen(  # noqa: S603 - our own script
             [sys.executable, "-I", "-S", supervisor.__file__],
@@ -152,7 +155,7 @@ class Job:
 
     def kill(self) -> None:
         """End the job at once."""
-        token = _read(self.folder / ATTEMPT)["token"]
+        token = attempt_of(self.folder)["token"]
         signal_processes([found for found in processes_of(token) if found != self._process.pid], signal.SIGKILL)
 
     def _tell(self, line: str) -> None:
@@ -167,8 +170,12 @@ class Job:
 
 def attempts(folder: Path) -> int:
     """Return how many times a job was started."""
-    record = _read(folder / ATTEMPT)
-    return int(record.get("attempt", 0))
+    return int(attempt_of(folder).get("attempt", 0))
+
+
+def attempt_of(folder: Path) -> dict[str, Any]:
+    """Return the newest attempt of a job: ``token``, ``attempt`` from 1, and its label; empty before the first."""
+    return _read(folder / ATTEMPT)
 
 
 def seconds_spent(folder: Path) -> float:
@@ -193,7 +200,7 @@ def settle(folder: Path, *, grace: float = GRACE) -> Ending | None:
     Raises:
         LeftoverError: if a process of it survives SIGKILL, as one that waits for a broken disk does.
     """
-    attempt = _read(folder / ATTEMPT)
+    attempt = attempt_of(folder)
     if not attempt:
         return None
     token = attempt["token"]

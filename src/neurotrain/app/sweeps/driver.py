@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from neurotrain.app.jobs.interrupts import Interrupts
 from neurotrain.app.jobs.process import Ending
 from neurotrain.app.sweeps.trials import Outcome, Plan, Status, SweepFolder
 
@@ -25,6 +24,10 @@ class RunningTrial(Protocol):
 
     def stop(self, reason: str) -> None:
         """Ask it to save and end."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
         ...
 
 
@@ -114,12 +117,13 @@ class Driver:
         self.launcher = launcher
         self.tell = tell
         self.pause = pause
-        self.stopped_by: int | None = None
+        self.interrupts = Interrupts()
         self._plans: dict[int, Plan] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._running: dict[int, RunningTrial] = {}
         self._waiting: list[Plan] = []
         self._hopeless = False
+        self._heeded = 0
 
     def run(self) -> SweepResult:
         """Run until every trial has ended, or SIGINT or SIGTERM; running trials then save and end.
@@ -127,23 +131,24 @@ class Driver:
         Returns:
             What became of each trial.
         """
-        with _told_by_signals(self._stop):
+        with self.interrupts.watched():
             self._take_up()
             self._save()
             while True:
                 self._fill()
+                self._heed()
                 self._look()
                 if not self._running and (self._has_stopped or not self._waiting):
                     break
                 time.sleep(self.pause)
         self._save()
         return SweepResult(
-            [(plan, self._outcomes[number]) for number, plan in sorted(self._plans.items())], self.stopped_by
+            [(plan, self._outcomes[number]) for number, plan in sorted(self._plans.items())], self.interrupts.number
         )
 
     @property
     def _has_stopped(self) -> bool:
-        return self.stopped_by is not None or self._hopeless
+        return self.interrupts.number is not None or self._hopeless
 
     def _take_up(self) -> None:
         """Learn what earlier drivers did: skip what is finished, go on with the rest."""
@@ -210,28 +215,18 @@ class Driver:
             self.source.done(plan, outcome)
         self._save()
 
-    def _stop(self, number: int) -> None:
-        """End all trials; their checkpoints are what the sweep is taken up from."""
-        if self.stopped_by is None:
+    def _heed(self) -> None:
+        """After a signal end all trials, whose checkpoints are what the sweep is taken up from; after two at once."""
+        number = self.interrupts.number
+        if number is None or self._heeded == self.interrupts.count:
+            return
+        if self._heeded == 0:
             self.tell(f"{signal.Signals(number).name}: trials save and end; the same command goes on with them")
-        self.stopped_by = number
+        self._heeded = self.interrupts.count
         for running in self._running.values():
             running.stop(STOPPED)
+            if self._heeded > 1:
+                running.kill()
 
     def _save(self) -> None:
         self.folder.write_table((plan, self._outcomes[number]) for number, plan in sorted(self._plans.items()))
-
-
-@contextmanager
-def _told_by_signals(stop: Callable[[int], None]) -> Generator[None]:
-    """Hand SIGINT and SIGTERM to a function while inside; elsewhere than in the main thread Python cannot."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    earlier = [signal.signal(number, lambda given, _: stop(given)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, earlier, strict=True):
-            signal.signal(number, handler)

@@ -40,6 +40,10 @@ class LocalTrial:
         """Ask it to save and end."""
         self._job.stop(reason)
 
+    def kill(self) -> None:
+        """End it at once."""
+        self._job.kill()
+
 
 class LocalLauncher:
     """Starts each trial as a supervised process with a lease.
