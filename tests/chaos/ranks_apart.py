@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,7 +21,7 @@ from lightning.pytorch import Callback
 
 from neurotrain.callbacks import Preemption, RunCheckpoint, Watchdog
 
-PATIENCE = 20
+PATIENCE = 60
 """Seconds in which every fault must have ended."""
 
 
@@ -43,6 +44,7 @@ class Ranks:
         folder.mkdir(parents=True, exist_ok=True)
         for process in self.processes:
             process.start()
+        self.pids = [process.pid for process in self.processes]
 
     def pid(self, rank: int = 0) -> int:
         """Process of a rank."""
@@ -98,6 +100,7 @@ def _train(
     sys.stderr = os.fdopen(2, "w", buffering=1)
     logging.getLogger("neurotrain").addHandler(logging.StreamHandler(sys.stderr))
     logging.getLogger("neurotrain").setLevel(logging.INFO)
+    warnings.simplefilter("default")  # what a test turns into errors is told here as it is to users
     torch.set_num_threads(1)
     settings: dict[str, Any] = {"max_epochs": 50, **fit}
     deadline, saving = settings.pop("deadline", 900.0), settings.pop("saving", {})

@@ -59,6 +59,8 @@ class RunCheckpoint(Checkpoint):
         best_model_path: for ``trainer.test(ckpt_path="best")``; empty before there is a best one.
     """
 
+    _leave: Callable[[Trainer], NoReturn] | None = None  # ends the run once it is saved
+
     def __init__(
         self,
         *,
@@ -109,7 +111,6 @@ class RunCheckpoint(Checkpoint):
         self._start: int | None = None  # step at which this process began to train
         self._step, self._due = 0, False
         self._saved: tuple[int, int, int] | None = None
-        self._leave: Callable[[Trainer], NoReturn] | None = None
 
     @property
     def folder(self) -> Path:
