@@ -12,6 +12,8 @@ DIFFUSION: tuple[tuple[str, str, str, str], ...] = (
         f"{_NETWORKS}.gaussian_mixture",
         f"{_NETWORKS}.gaussian_mixture.GaussianMixture",
     ),
+    ("clips", "data/clips", f"{_NETWORKS}.moving_shapes", f"{_NETWORKS}.moving_shapes.MovingShapes"),
+    ("exact_denoisers", "model/network", f"{_NETWORKS}.moving_shapes", f"{_NETWORKS}.denoisers.Denoiser"),
     ("denoisers", "model/network", f"{_NETWORKS}.denoisers", f"{_NETWORKS}.denoisers.Denoiser"),
     ("discriminators", "model/network", f"{_NETWORKS}.discriminators", f"{_NETWORKS}.discriminators.FeatureHeads"),
     ("noise_schedules", "model/noise", "neurotrain.noise", "neurotrain.noise.NoiseSchedule"),

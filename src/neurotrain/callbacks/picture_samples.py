@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class PictureSamples(Callback):
         steps: of the student, a row each.
         teacher_steps: of the teacher.
         teacher_sampler: its solver.
-        columns: pictures a row.
+        columns: pictures a row; of clips, how many, each with its frames side by side.
         seed: of noise and conditions.
         guidance: scale of classifier-free guidance.
 
@@ -65,7 +66,7 @@ class PictureSamples(Callback):
         self._draw(trainer, pl_module)
 
     def rows(self, task: LightningModule, *, name: str = "student") -> dict[str, Tensor]:
-        """Pictures ``(columns, C, H, W)`` in [0, 1] of each row, by its title.
+        """Pictures ``(columns, C, H, W)`` or clips ``(columns, C, T, H, W)`` in [0, 1] of each row, by its title.
 
         Args:
             task: whose roles sample.
@@ -83,8 +84,10 @@ class PictureSamples(Callback):
             plural = "" if request.steps == 1 else "s"
             found[f"{name}, {request.steps} step{plural}"] = task.sample(request)
         for samples in found.values():
-            if samples.ndim != 4:
-                raise ValueError(f"PictureSamples draws pictures, not samples of shape {tuple(samples.shape[1:])}")
+            if samples.ndim not in (4, 5):
+                raise ValueError(
+                    f"PictureSamples draws pictures and clips, not samples of shape {tuple(samples.shape[1:])}"
+                )
         return found
 
     def _draw(self, trainer: Trainer, task: LightningModule) -> None:
@@ -99,7 +102,7 @@ def save_grid(rows: Mapping[str, Tensor], path: Path) -> None:
     """Write rows of pictures with their titles as one PNG; it is complete or not there.
 
     Args:
-        rows: ``(N, C, H, W)`` in [0, 1], one channel or three, by title.
+        rows: ``(N, C, H, W)`` in [0, 1], one channel or three, by title; clips ``(N, C, T, H, W)`` below each other.
         path: of the file; its folder is made.
     """
     from matplotlib.figure import Figure
@@ -119,7 +122,9 @@ def save_grid(rows: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _strip(samples: Tensor) -> Tensor:
-    """Pictures side by side, ``(H, N (W + 1))`` or ``(H, N (W + 1), 3)``."""
-    framed = torch.nn.functional.pad(samples, (0, 1), value=1.0)
+    """Pictures, or the frames of a clip, side by side, ``(H, N (W + 1))`` or ``(H, N (W + 1), 3)``."""
+    if samples.ndim == 5:
+        return torch.cat([_strip(F.pad(clip.movedim(1, 0), (0, 0, 0, 1), value=1.0)) for clip in samples])
+    framed = F.pad(samples, (0, 1), value=1.0)
     strip = torch.cat(list(framed), dim=2)
     return strip[0] if len(strip) == 1 else strip.movedim(0, -1)

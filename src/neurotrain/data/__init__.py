@@ -1,6 +1,7 @@
 """From files to batches: datasets and sources, joint transforms, and an exactly resumable loader."""
 
 from neurotrain.data.cached_module import CachedDataModule
+from neurotrain.data.clips import MovingShapesDataModule
 from neurotrain.data.detection_module import DetectionDataModule
 from neurotrain.data.loader import PlannedBatches, PlannedLoader
 from neurotrain.data.members import BalancedBy, ByLoss, InRandomOrder, InTableOrder, Membership, Order, WeightedBy
@@ -37,6 +38,7 @@ __all__ = [
     "LocalDataModule",
     "Membership",
     "MixtureDataModule",
+    "MovingShapesDataModule",
     "Order",
     "ParquetDataModule",
     "Part",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neurotrain.diffusion.context import Condition, SharedContext, unconditional
 from neurotrain.diffusion.roles import RoleHandle
+from neurotrain.networks.denoisers import CausalDenoiser, Past
 from neurotrain.noise import Prediction, add_noise, convert, expand, rescale
 
 
@@ -67,12 +68,24 @@ class Adapter(ABC):
             ValueError: if the network has none.
         """
 
+    def extend(
+        self, network: nn.Module, x_t: Tensor, t: Tensor, condition: Condition, past: Past | None
+    ) -> tuple[Tensor, Past]:
+        """The network's own output for the chunk of a video that comes next, see :meth:`CausalDenoiser.extend`.
+
+        Raises:
+            ValueError: if the network does not make videos chunk by chunk.
+        """
+        if not isinstance(network, CausalDenoiser):
+            raise ValueError(f"{type(network).__name__} is no CausalDenoiser: it does not go on chunk by chunk")
+        return network.extend(x_t, t, condition, past=past)
+
     def draw_noise(self, count: int, *, generator: torch.Generator) -> Tensor:
         """Standard normal latents ``(count, *shape)`` on the generator's device."""
         return torch.randn(count, *self.context.shape, generator=generator, device=generator.device)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """``alpha(t) x_0 + sigma(t) noise`` of the shared schedule; ``t`` is ``(B,)``."""
+        """``alpha(t) x_0 + sigma(t) noise`` of the shared schedule; ``t`` is ``(B,)``, or one a frame of videos."""
         return add_noise(x0, noise, t, self.context.schedule)
 
     def bind(self, handle: RoleHandle) -> RoleView:
@@ -125,7 +138,7 @@ class RoleView:
 
         Args:
             x_t: samples ``(B, *shape)`` of the shared schedule.
-            t: their times ``(B,)``.
+            t: their times ``(B,)``; ``(B, 1, T, 1, 1)`` where the network knows times of frames.
             condition: by channel.
             target: which kind of prediction to return, in the shared schedule.
             guidance: scale of classifier-free guidance, one number or ``(B,)``; the number 1 asks once.
@@ -168,6 +181,28 @@ class RoleView:
     ) -> Tensor:
         """Noise less data, see :meth:`predict`."""
         return self.predict(x_t, t, condition, target="flow", guidance=guidance)
+
+    def extend_x0(
+        self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, past: Past | None
+    ) -> tuple[Tensor, Past]:
+        """The data of the chunk of a video that comes next, and the past behind it.
+
+        Args:
+            x_t: noisy chunk ``(B, C, chunk, H, W)`` of the shared schedule.
+            t: its times ``(B,)``.
+            condition: by channel.
+            past: of the chunks before it; None: it is the first.
+
+        Raises:
+            ValueError: if the network does not make videos chunk by chunk.
+        """
+        if self.averaged and not self.handle.average_is_in:
+            with torch.no_grad(), self.handle.averaged():
+                return self.extend_x0(x_t, t, condition, past=past)
+        own = self.handle.spec.latent
+        moved, time = rescale(x_t, t, source=self.context.schedule, target=own.schedule)
+        output, present = self.adapter.extend(self.handle.module, moved, time, condition or {}, past)
+        return convert(output, moved, time, schedule=own.schedule, source=own.prediction, target="x0"), present
 
     def features(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> list[Tensor]:
         """What a discriminator sees of the network at a noisy sample, see :meth:`Adapter.features`."""

@@ -26,8 +26,9 @@ class LatentSpec:
         schedule: that the network was, or will be, trained with.
         prediction: what its output means.
         vae: fingerprint of the autoencoder; None: pixels or points.
-        scale: latents are ``(encoded - shift) * scale``.
+        scale: latents are ``(encoded - shift) * scale``; one number, or one a channel.
         shift: see ``scale``.
+        frames: length of a video in latents; None: what is denoised has no axis of time.
         timestep_range: smallest and largest time, within [0, 1], that the network knows.
         condition: shape of each conditioning channel that the network needs, without the batch axis.
 
@@ -40,8 +41,9 @@ class LatentSpec:
     schedule: NoiseSchedule
     prediction: Prediction
     vae: str | None = None
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: float | tuple[float, ...] = 1.0
+    shift: float | tuple[float, ...] = 0.0
+    frames: int | None = None
     timestep_range: tuple[float, float] = (0.0, 1.0)
     condition: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
 
@@ -89,7 +91,7 @@ class RoleSpec:
     runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
 
 
-_EQUAL_LATENTS = ("vae", "channels", "layout", "scale", "shift")
+_EQUAL_LATENTS = ("vae", "channels", "layout", "frames", "scale", "shift")
 _EQUAL_RUNTIMES = ("parallel_plan", "attention", "negative_layout")
 
 

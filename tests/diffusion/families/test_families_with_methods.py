@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from tiny_pipelines import TOKENS, quiet, save_flux, save_sd3, save_stable_diffusion, save_xl
+from tiny_pipelines import TOKENS, quiet, save_flux, save_sd3, save_stable_diffusion, save_wan, save_xl
 from torch.utils.data import DataLoader
 
 from neurotrain.diffusion import Role, ValidationRequest
-from neurotrain.diffusion.families import Family, FluxFamily, LatentUNetFamily, PixelFamily, StableDiffusion3Family
+from neurotrain.diffusion.families import (
+    Family,
+    FluxFamily,
+    LatentUNetFamily,
+    PixelFamily,
+    StableDiffusion3Family,
+    WanFamily,
+)
 from neurotrain.networks.denoisers import PixelUNet
 from neurotrain.networks.discriminators import FeatureHeads
 from neurotrain.noise import FlowSchedule
@@ -41,6 +48,7 @@ FAMILIES: dict[str, tuple[Callable[[Path], Path] | None, Callable[[str], Family]
     "xl": (save_xl, lambda path: LatentUNetFamily(path=path, **TEXT), 8),
     "sd3": (save_sd3, lambda path: StableDiffusion3Family(path=path, max_tokens=TOKENS, **TEXT), 16),
     "flux": (save_flux, lambda path: FluxFamily(path=path, max_tokens=TOKENS, **TEXT), 32),
+    "wan": (save_wan, lambda path: WanFamily(path=path, max_tokens=TOKENS, frames=5, **TEXT), 24),
 }
 METHODS: dict[str, tuple[Callable[[], Method], tuple[str, ...]]] = {
     "progressive": (lambda: Progressive(start_steps=4), ("student", "teacher")),
@@ -56,6 +64,7 @@ PAIRS = [
     ("xl", "consistency"),
     ("sd3", "adversarial"),
     ("flux", "progressive"),
+    ("wan", "dmd2"),
 ]
 
 
@@ -96,6 +105,8 @@ def batch(family: str) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     if family == "own":
         return {"image": torch.rand(2, 1, 8, 8, generator=generator) * 2 - 1, "label": torch.tensor([0, 1])}
+    if family == "wan":
+        return {"video": torch.rand(2, 3, 5, 16, 16, generator=generator) * 2 - 1, "caption": PROMPTS}
     return {"image": torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1, "caption": PROMPTS}
 
 

@@ -161,6 +161,47 @@ def save_flux(folder: Path, *, guided: bool = False) -> Path:
     return folder
 
 
+def save_wan(folder: Path, *, seed: int = 0, frames_a_token: int = 1) -> Path:
+    """``WanPipeline`` of videos of 5 frames of 16 by 16: latents of 4 by 2 by 2 by 2; its scheduler as released."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    quiet()
+    torch.manual_seed(seed)
+    transformer = WanTransformer3DModel(
+        patch_size=(frames_a_token, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=32,
+    )
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[0.5, 1.5, 1.0, 2.0],
+    )
+    text = UMT5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=1)
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    pipeline: Any = WanPipeline(
+        transformer=transformer,
+        vae=vae,
+        text_encoder=UMT5EncoderModel(text),
+        tokenizer=tokenizer(),
+        scheduler=scheduler,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def conditional_unet(*, seed: int, width: int, more: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
     """``UNet2DConditionModel`` on latents of 4 channels."""
     from diffusers import UNet2DConditionModel

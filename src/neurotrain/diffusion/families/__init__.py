@@ -10,6 +10,7 @@ from neurotrain.diffusion.families.latent_unet import LatentUNetFamily
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.pixel import PixelAdapter, PixelFamily
 from neurotrain.diffusion.families.prompted import PromptAdapter, PromptedFamily
+from neurotrain.diffusion.families.wan import WanFamily
 
 __all__ = [
     "AdaptedFamily",
@@ -30,6 +31,7 @@ __all__ = [
     "PromptAdapter",
     "PromptedFamily",
     "StableDiffusion3Family",
+    "WanFamily",
     "load_weights",
     "ode_solution",
 ]

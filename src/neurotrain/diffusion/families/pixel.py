@@ -1,4 +1,4 @@
-"""Pictures that are denoised as they are: our own networks, and ``UNet2DModel`` out of pipelines of diffusers."""
+"""Pictures and clips that are denoised as they are: networks of ours, and diffusers' ``UNet2DModel``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from neurotrain.networks.denoisers import Denoiser, DiffusersDenoiser, PlainUNet
 from neurotrain.noise import NoiseSchedule
 
 LABEL = "label"
+_CLIP = 4
+"""Axes of a clip: channels, frames, height and width."""
 
 
 class PixelAdapter(Adapter):
-    """Pictures in [-1, 1] as latents.
+    """Pictures or clips in [-1, 1] as latents.
 
     Args:
         context: what the roles share.
@@ -40,15 +42,18 @@ class PixelAdapter(Adapter):
         self._shares = torch.tensor(class_shares, dtype=torch.float64)
 
     def prepare_batch(self, batch: Mapping[str, Any]) -> PreparedBatch:
-        """The images, and their classes where those steer.
+        """The images (of clips, ``video``), and their classes where those steer.
 
         Raises:
             ValueError: if the images have another shape.
         """
-        image: Tensor = batch["image"]
+        key = "video" if len(self.context.shape) == _CLIP else "image"
+        if key not in batch:
+            raise ValueError(f"the batch has no {key!r}, only {', '.join(batch)}")
+        image: Tensor = batch[key]
         if image.shape[1:] != self.context.shape:
             raise ValueError(
-                f"images of shape {tuple(image.shape[1:])}: the pipeline's shape is {tuple(self.context.shape)}"
+                f"{key}s of shape {tuple(image.shape[1:])}: the pipeline's shape is {tuple(self.context.shape)}"
             )
         return PreparedBatch(image, {LABEL: batch["label"]} if len(self._shares) else {})
 
@@ -78,14 +83,14 @@ class PixelAdapter(Adapter):
 
 
 class PixelFamily(AdaptedFamily):
-    """Pictures of one size, steered by a class or by nothing.
+    """Pictures, or clips, of one size, steered by a class or by nothing.
 
     A role has a network of ours, or takes its own from a pipeline with a ``UNet2DModel`` (``DDPMPipeline``,
     ``DDIMPipeline``), which then says schedule and prediction type itself.
 
     Args:
         schedule: of the noise, of networks of ours.
-        shape: channels, height and width of a picture.
+        shape: channels, height and width of a picture; channels, frames, height and width of a clip.
         class_shares: probability of each class where samples are drawn, which need not add up to 1; empty: no class
             steers.
         data_std: standard deviation of the pictures in [-1, 1].
@@ -107,7 +112,7 @@ class PixelFamily(AdaptedFamily):
         self,
         *,
         schedule: NoiseSchedule,
-        shape: tuple[int, int, int] = (1, 28, 28),
+        shape: tuple[int, ...] = (1, 28, 28),
         class_shares: tuple[float, ...] = (),
         data_std: float = 0.5,
         timestep_range: tuple[float, float] = (0.0, 1.0),
@@ -119,6 +124,8 @@ class PixelFamily(AdaptedFamily):
         score: PictureScore | None = None,
     ) -> None:
         super().__init__(lora=lora)
+        if len(shape) not in (_CLIP - 1, _CLIP):
+            raise ValueError(f"shape={shape}: expected (channels, height, width), or frames behind the channels")
         if min(shape) < 1 or not data_std > 0 or any(share < 0 for share in class_shares):
             raise ValueError(f"shape={shape} and data_std={data_std} must be positive, class_shares at least 0")
         if revision is not None and path is None:
@@ -152,13 +159,18 @@ class PixelFamily(AdaptedFamily):
             raise IncompatibleRolesError(
                 f"role {name!r} and the pipeline differ in channels: {channels} and {self._shape[0]}"
             )
+        frames = None if role.network is None else role.network.frames
+        expected = self._shape[1] if len(self._shape) == _CLIP else None
+        if frames != expected:
+            raise IncompatibleRolesError(f"role {name!r} and the pipeline differ in frames: {frames} and {expected}")
         if self._shares and LABEL not in condition:
             raise IncompatibleRolesError(f"role {name!r} knows no classes, the pipeline has {len(self._shares)}")
         needed = {LABEL: condition[LABEL]} if LABEL in condition and (self._shares or role.network is None) else {}
         return RoleSpec(
             latent=LatentSpec(
                 channels=channels,
-                layout="BCHW",
+                layout="BCHW" if frames is None else "BCTHW",
+                frames=frames,
                 schedule=schedule,
                 prediction=prediction,
                 # A pretrained network knows all times, whatever the others are trained at.

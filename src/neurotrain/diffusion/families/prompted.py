@@ -25,7 +25,7 @@ from neurotrain.diffusion.roles import Role, RoleHandle
 from neurotrain.diffusion.specs import LatentSpec, RoleSpec, RuntimeSpec
 from neurotrain.networks.denoisers import Denoiser, DiffusersDenoiser
 from neurotrain.networks.encoders import DiffusersVAE
-from neurotrain.noise import NoiseSchedule
+from neurotrain.noise import NoiseSchedule, Prediction
 
 _KEPT_PROMPTS = 4096
 
@@ -53,17 +53,18 @@ class PromptAdapter(Adapter):
         self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def prepare_batch(self, batch: Mapping[str, Any]) -> PreparedBatch:
-        """Latents of ``image``, or the cached ``latent``; conditions of ``caption``.
+        """Latents of ``image`` (of ``video``), or the cached ``latent``; conditions of ``caption``.
 
         Raises:
             ValueError: if the batch has neither of the one or lacks the other, or the size is another one.
         """
+        key = self._family.sample_key
         if "latent" in batch:
             x0 = self._scaled(batch["latent"])
-        elif "image" in batch:
-            x0 = self.encode(batch["image"])
+        elif key in batch:
+            x0 = self.encode(batch[key])
         else:
-            raise ValueError(f"the batch has neither 'image' nor 'latent', only {', '.join(batch)}")
+            raise ValueError(f"the batch has neither {key!r} nor 'latent', only {', '.join(batch)}")
         if x0.shape[1:] != self.context.shape:
             raise ValueError(f"latents of shape {tuple(x0.shape[1:])}: the pipeline's are {self.context.shape}")
         if "caption" not in batch:
@@ -80,7 +81,7 @@ class PromptAdapter(Adapter):
     def decode(self, latent: Tensor) -> Tensor:
         """To pictures in [0, 1]."""
         vae = self._vae(latent.device)
-        wide = latent / self._family.scale + self._family.shift
+        wide = latent / _by_channel(self._family.scale, latent) + _by_channel(self._family.shift, latent)
         with torch.no_grad():
             found: Tensor = vae.decode(wide.to(vae.dtype), return_dict=False)[0]
         return (found.float() * 0.5 + 0.5).clamp(0, 1)
@@ -121,11 +122,17 @@ class PromptAdapter(Adapter):
         return network.features(x_t, t, condition)
 
     def _scaled(self, latent: Tensor) -> Tensor:
-        return (latent - self._family.shift) * self._family.scale
+        return (latent - _by_channel(self._family.shift, latent)) * _by_channel(self._family.scale, latent)
 
     def _vae(self, device: torch.device) -> Any:  # noqa: ANN401 - of diffusers
         assert self.context.vae is not None
         return self.context.vae.to(device)
+
+
+def _by_channel(value: float | tuple[float, ...], like: Tensor) -> float | Tensor:
+    if not isinstance(value, tuple):
+        return value
+    return like.new_tensor(value).reshape(-1, *(1,) * (like.ndim - 2))
 
 
 class PromptedFamily(AdaptedFamily):
@@ -153,6 +160,10 @@ class PromptedFamily(AdaptedFamily):
     classes: ClassVar[Mapping[str, tuple[str, ...]]]
     negatives: ClassVar[Mapping[str, Unconditional]]
     """What channels become in the second call of guidance, unless the configuration says otherwise."""
+    layout: ClassVar[str] = "BCHW"
+    """Axes of latents, see :class:`neurotrain.diffusion.LatentSpec`."""
+    sample_key: ClassVar[str] = "image"
+    """What a batch calls its samples."""
 
     def __init__(
         self,
@@ -180,8 +191,7 @@ class PromptedFamily(AdaptedFamily):
         self._schedule, self._range, self._dtype = schedule, timestep_range, dtype
         self._folder.check(self.contract, classes=self.classes)
         self._shape = self._latent_shape()
-        vae = self._folder.config("vae")
-        self.scale, self.shift = float(vae["scaling_factor"]), float(vae.get("shift_factor") or 0.0)
+        self.scale, self.shift = self.latent_scale(self._folder.config("vae"))
 
     @abstractmethod
     def conditions(self, config: Mapping[str, Any], *, role: str) -> dict[str, tuple[int, ...]]:
@@ -217,7 +227,11 @@ class PromptedFamily(AdaptedFamily):
     @property
     def image_tokens(self) -> int:
         """Length of a picture's sequence, in squares of two by two latents."""
-        return (self._shape[1] // 2) * (self._shape[2] // 2)
+        return (self._shape[-2] // 2) * (self._shape[-1] // 2)
+
+    def latent_scale(self, config: Mapping[str, Any]) -> tuple[float | tuple[float, ...], float | tuple[float, ...]]:
+        """Scale and shift of latents, from the autoencoder's configuration; see ``LatentSpec``."""
+        return float(config["scaling_factor"]), float(config.get("shift_factor") or 0.0)
 
     def spec(self, name: str, role: Role) -> RoleSpec:
         """What the role's pipeline says in its configurations.
@@ -232,15 +246,17 @@ class PromptedFamily(AdaptedFamily):
         folder = self._folders.get(name, self._folder)
         folder.check(self.contract, classes=self.classes)
         config, vae, scheduler = (folder.config(part) for part in (self.part, "vae", "scheduler"))
+        scale, shift = self.latent_scale(vae)
         return RoleSpec(
             latent=LatentSpec(
                 channels=self.denoiser.latent_channels(config),
-                layout="BCHW",
+                layout=self.layout,
                 schedule=self._schedule or schedule_of(scheduler, image_tokens=self.image_tokens),
                 prediction=prediction_of(scheduler),
                 vae=DiffusersVAE(path=str(folder.root), subfolder="vae").fingerprint(),
-                scale=float(vae["scaling_factor"]),
-                shift=float(vae.get("shift_factor") or 0.0),
+                scale=scale,
+                shift=shift,
+                frames=self._shape[1] if "T" in self.layout else None,
                 timestep_range=self._range if role.trainable else (0.0, 1.0),  # a pretrained one knows all times
                 condition={
                     channel: shape
@@ -295,16 +311,24 @@ class PromptedFamily(AdaptedFamily):
             self.save_lora(handle, folder, part=self.part)
             return
         latent = handle.spec.latent
-        kind, settings = scheduler_config(latent.schedule, latent.prediction)
+        kind, settings = self.exported_scheduler(latent.schedule, latent.prediction)
         scheduler = getattr(diffusers_library(type(self).__name__), kind)(**settings)
         parts = {**self.pipeline.components, self.part: self.merged_model(handle), "scheduler": scheduler}
         type(self.pipeline)(**self.export_parts(parts)).save_pretrained(folder, safe_serialization=True)
+
+    def exported_scheduler(self, schedule: NoiseSchedule, prediction: Prediction) -> tuple[str, dict[str, Any]]:
+        """Class and arguments of the scheduler that is written with a role.
+
+        Raises:
+            ValueError: if diffusers has none for it.
+        """
+        return scheduler_config(schedule, prediction)
 
     def export_parts(self, parts: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the pipeline's constructor, from its parts."""
         return parts
 
-    def _latent_shape(self) -> tuple[int, int, int]:
+    def _latent_shape(self) -> tuple[int, ...]:
         vae = self._folder.config("vae")
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         height, width = self._size

@@ -19,8 +19,14 @@ from neurotrain.noise import (
 __all__ = ["flow_shift", "prediction_of", "schedule_of", "scheduler_config"]
 
 _PREDICTIONS: dict[str, Prediction] = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
+_FLOW_PREDICTION = "flow_prediction"
 _BETAS = {"linear": LinearBetaSchedule, "scaled_linear": ScaledLinearSchedule}
-_FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
+_FLOWS = (
+    "FlowMapEulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+)
 _BETA_SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -35,7 +41,7 @@ _BETA_SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-_UNKNOWN = {"rescale_betas_zero_snr": False, "trained_betas": None, "use_flow_sigmas": False, "invert_sigmas": False}
+_UNKNOWN = {"rescale_betas_zero_snr": False, "trained_betas": None, "invert_sigmas": False}
 """Options whose other values change the training noise, and are not known here."""
 
 
@@ -63,6 +69,8 @@ def schedule_of(config: Mapping[str, Any], *, image_tokens: int | None = None) -
     steps = int(config.get("num_train_timesteps", 1000))
     if name in _FLOWS:
         return FlowSchedule(shift=flow_shift(config, image_tokens=image_tokens), steps=steps)
+    if config.get("use_flow_sigmas", False):
+        return FlowSchedule(shift=_shift_of_flow_sigmas(config), steps=steps)
     if name not in _BETA_SCHEDULERS:
         known = ", ".join(sorted((*_FLOWS, *_BETA_SCHEDULERS)))
         raise ValueError(f"scheduler {name!r} is not known; known are {known}. Give the family a schedule instead")
@@ -95,13 +103,27 @@ def flow_shift(config: Mapping[str, Any], *, image_tokens: int | None) -> float:
     return math.exp(low + (high - low) * (image_tokens - first) / (last - first))
 
 
+def _shift_of_flow_sigmas(config: Mapping[str, Any]) -> float:
+    """Shift of a solver that is told to follow a flow, as Wan's ``UniPCMultistepScheduler`` is.
+
+    Raises:
+        ValueError: if its models do not predict one, or the size decides over the shift.
+    """
+    name, kind = config.get("_class_name"), config.get("prediction_type", "epsilon")
+    if kind != _FLOW_PREDICTION:
+        raise ValueError(f"scheduler {name}: use_flow_sigmas=True with prediction_type={kind!r} is not known")
+    if config.get("use_dynamic_shifting", False):
+        raise ValueError(f"scheduler {name}: use_flow_sigmas=True with use_dynamic_shifting=True is not known")
+    return float(config.get("flow_shift", 1.0))
+
+
 def prediction_of(config: Mapping[str, Any]) -> Prediction:
     """What the scheduler's models predict.
 
     Raises:
         ValueError: if it is not known.
     """
-    if config.get("_class_name") in _FLOWS:
+    if config.get("_class_name") in _FLOWS or config.get("use_flow_sigmas", False):
         return "flow"
     kind = config.get("prediction_type", "epsilon")
     if kind not in _PREDICTIONS:

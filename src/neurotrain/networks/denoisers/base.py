@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,15 @@ class Denoiser(nn.Module, ABC):
         channels: C of a sample.
         condition: shape of each channel that it can be steered by, without the batch axis. Any of them may be absent:
             the network has learned, or can learn, what to do without.
+        frames: length of the videos that it denoises; None: of pictures and points, or of videos of any length.
+        frame_times: whether frames of a video may have times of their own, ``(B, 1, T, 1, 1)``.
     """
 
     prediction: Prediction
     channels: int
     condition: Mapping[str, tuple[int, ...]]
+    frames: int | None = None
+    frame_times: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -58,7 +63,7 @@ class Denoiser(nn.Module, ABC):
             ValueError: names what was given and what is expected.
         """
         if x_t.ndim != axes or x_t.shape[1] != self.channels:
-            names = ("batch", str(self.channels), "height", "width")[:axes]
+            names = ("batch", str(self.channels), *("frames", "height", "width")[5 - axes if axes > 2 else 3 :])
             raise ValueError(f"samples of shape {tuple(x_t.shape)}: expected ({', '.join(names)})")
         if t.shape != x_t.shape[:1]:
             raise ValueError(f"times of shape {tuple(t.shape)} for {len(x_t)} samples: expected ({len(x_t)},)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ class DiffusersDenoiser(Denoiser):
         prediction: what it returns.
         condition: shape of each channel, without the batch axis; unlike a network of ours it needs them all.
     """
+
+    axes: ClassVar[int] = 4
+    """Of samples: five for videos ``(B, C, T, H, W)``."""
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class DiffusersDenoiser(Denoiser):
         Raises:
             ValueError: if a shape is wrong, or a channel missing or unknown.
         """
-        self.check(x_t, t, condition, axes=4)
+        self.check(x_t, t, condition, axes=self.axes)
         given = condition or {}
         for name in self.condition:
             if name not in given:

@@ -3,16 +3,19 @@
 from neurotrain.tasks.distillation.adversarial import Adversarial
 from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, Workplace
 from neurotrain.tasks.distillation.consistency import Consistency
+from neurotrain.tasks.distillation.diffusion_forcing import DiffusionForcing
 from neurotrain.tasks.distillation.dmd2 import Dmd2
 from neurotrain.tasks.distillation.fine_tune import FineTune
 from neurotrain.tasks.distillation.mean_flow import MeanFlow
 from neurotrain.tasks.distillation.ode_distillation import OdeDistillation
 from neurotrain.tasks.distillation.progressive import Progressive
+from neurotrain.tasks.distillation.self_forcing import SelfForcing
 from neurotrain.tasks.distillation.task import DistillationTask, RoleWithoutGradientError
 
 __all__ = [
     "Adversarial",
     "Consistency",
+    "DiffusionForcing",
     "DistillationTask",
     "Dmd2",
     "FineTune",
@@ -23,6 +26,7 @@ __all__ = [
     "OdeDistillation",
     "Progressive",
     "RoleWithoutGradientError",
+    "SelfForcing",
     "Update",
     "Workplace",
 ]

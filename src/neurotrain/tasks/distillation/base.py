@@ -24,11 +24,13 @@ class Needs:
         trained: roles that must be there and be trained.
         frozen: roles that must be there and be frozen.
         optional: trained roles that may be left out.
+        may_freeze: frozen roles that may be left out.
     """
 
     trained: tuple[str, ...] = ("student",)
     frozen: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    may_freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +110,14 @@ class Method(ABC):
         for name in (*needs.trained, *needs.frozen):
             if name not in roles:
                 raise ValueError(f"{title} needs the role {name!r}; there are: {', '.join(roles) or 'none'}")
-        known = (*needs.trained, *needs.frozen, *needs.optional)
+        frozen = (*needs.frozen, *needs.may_freeze)
+        known = (*needs.trained, *needs.optional, *frozen)
         for name, role in roles.items():
             if name not in known:
                 raise ValueError(f"{title} has no use for a role: {missing_role(name, known)}")
-            if role.trainable and name in needs.frozen:
+            if role.trainable and name in frozen:
                 raise ValueError(f"{title} does not train the role {name!r}: remove its optimizer")
-            if not role.trainable and name not in needs.frozen:
+            if not role.trainable and name not in frozen:
                 raise ValueError(f"{title} trains the role {name!r}: give it an optimizer")
 
     def bind(self, views: Mapping[str, RoleView]) -> None:

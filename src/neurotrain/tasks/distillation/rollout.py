@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from neurotrain.diffusion import Condition
+from neurotrain.diffusion import Condition, RoleView
+from neurotrain.networks.denoisers import CausalDenoiser, Past
 from neurotrain.noise import Denoise, NoiseSchedule, add_noise, initial_state
 
 
@@ -89,3 +90,67 @@ def simulated_input(
             moved = add_noise(x0, fresh[going], t[going], schedule)
             x_t = x_t.index_put((going,), moved)
     return x_t, t
+
+
+def causal_network(view: RoleView, *, method: str) -> CausalDenoiser:
+    """The network of a role that makes videos chunk by chunk.
+
+    Args:
+        view: of the role.
+        method: that needs it, for the message.
+
+    Raises:
+        ValueError: if the network is another one.
+    """
+    network = view.handle.module
+    if not isinstance(network, CausalDenoiser):
+        raise ValueError(
+            f"{method} goes on chunk by chunk: the network of role {view.name!r} must be a CausalDenoiser, it is a "
+            f"{type(network).__name__}"
+        )
+    return network
+
+
+def chunk_by_chunk(
+    view: RoleView,
+    noise: Tensor,
+    *,
+    chunk: int,
+    condition: Condition,
+    denoise: Callable[[Denoise, Tensor], Tensor],
+) -> Tensor:
+    """Make a video: each chunk from its noise, looking back at the chunks that were made before it.
+
+    What later chunks see of a chunk is computed once, from the chunk as it was made, at the smallest time; no gradient
+    goes that way.
+
+    Args:
+        view: of a role whose network is a :class:`CausalDenoiser`.
+        noise: standard normal ``(B, C, T, H, W)``.
+        chunk: frames of one.
+        condition: by channel.
+        denoise: makes a chunk, out of what the network sees in it and its noise.
+
+    Returns:
+        ``(B, C, T, H, W)``, with the gradients that ``denoise`` leaves.
+
+    Reference:
+        Huang et al., 2025 (arXiv:2506.08009), section 3.2.
+    """
+    context = view.context
+    clean = torch.full((len(noise),), context.first_time, device=noise.device)
+    made: list[Tensor] = []
+    past: Past | None = None
+    parts = noise.split(chunk, dim=2)
+    for part in parts:
+
+        def predict_x0(x_t: Tensor, t: Tensor, past: Past | None = past) -> Tensor:
+            return view.extend_x0(x_t, t, condition, past=past)[0]
+
+        made.append(denoise(predict_x0, part))
+        if len(made) < len(parts):
+            with torch.no_grad():
+                last = made[-1].detach()
+                state = add_noise(last, torch.zeros_like(last), clean, context.schedule)
+                _, past = view.extend_x0(state, clean, condition, past=past)
+    return torch.cat(made, 2)
