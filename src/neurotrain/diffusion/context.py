@@ -30,7 +30,6 @@ class SharedContext:
         condition: shape of each channel that there is, without the batch axis.
         negative: one sample of each channel that the negative prompt gives, without the batch axis.
         unconditional: what each channel becomes under guidance; ``drop`` where not named.
-        data_std: standard deviation of clean latents.
         fingerprint: of everything above that is not a number: names cached trajectories.
     """
 
@@ -42,7 +41,6 @@ class SharedContext:
     condition: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     negative: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     unconditional: Mapping[str, Unconditional] = field(default_factory=dict[str, Unconditional])
-    data_std: float = 1.0
     fingerprint: str = ""
 
     @property

@@ -87,8 +87,19 @@ def test_the_boundary_condition_is_exact() -> None:
         with torch.no_grad():
             made.roles["student"].module.get_parameter("head.bias").add_(100.0)
         assert torch.equal(consistency_function(view, x_t, t, {}), found)  # nothing of the network is in it
-    kept, learned = boundary_weights(torch.ones(1), schedule=FlowSchedule(), first_time=0.002, data_std=1.0)
-    assert (float(kept), float(learned)) == (0.0, 1.0)
+    kept, learned = boundary_weights(torch.ones(1), schedule=FlowSchedule(), first_time=0.002)
+    assert float(kept) == pytest.approx(0.002 / 0.998)
+    assert float(learned) == 1.0  # there is none of the data in what begins
+
+
+def test_what_a_consistent_network_predicts_stays_bounded_towards_the_data() -> None:
+    mixture, schedule = _gaussian((0.0, 0.0), 0.4), FlowSchedule()
+    view = task(Consistency(), pipeline=family(mixture=mixture)).views["student"]
+    exact = _Ends(view, mixture, 0.0)
+    t = torch.tensor([0.004, 0.01, 0.1, 0.5, 1.0], dtype=torch.float64)
+    x_t = torch.full((5, 2), 0.3, dtype=torch.float64)
+    velocity = (x_t - exact(x_t, t)) / schedule.sigma(t)[:, None]
+    assert float(velocity.abs().max()) < 2.0
 
 
 class _Ends(Denoiser):
@@ -110,9 +121,7 @@ class _Ends(Denoiser):
         quantile = (x_t - alpha * mean) / (alpha.square() * std.square() + sigma.square()).sqrt()
         low = low_alpha * mean + (low_alpha.square() * std.square() + low_sigma.square()).sqrt() * quantile
         end = low / low_alpha + self.error * t.double()[:, None]
-        kept, learned = boundary_weights(
-            t.double(), schedule=context.schedule, first_time=context.first_time, data_std=context.data_std
-        )
+        kept, learned = boundary_weights(t.double(), schedule=context.schedule, first_time=context.first_time)
         return (end - kept[:, None] * x_t) / learned[:, None].clamp(min=1e-12)
 
     def features(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None) -> list[Tensor]:

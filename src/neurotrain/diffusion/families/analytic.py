@@ -160,7 +160,6 @@ class AnalyticFamily(Family):
             schedule=leader.schedule,
             timestep_range=leader.timestep_range,
             condition=self.provided(),
-            data_std=self.mixture.std(),
             fingerprint=repr([(name, value.tolist()) for name, value in self.mixture.named_buffers()]),
         )
 

@@ -93,7 +93,6 @@ class PixelFamily(AdaptedFamily):
         shape: channels, height and width of a picture; channels, frames, height and width of a clip.
         class_shares: probability of each class where samples are drawn, which need not add up to 1; empty: no class
             steers.
-        data_std: standard deviation of the pictures in [-1, 1].
         timestep_range: smallest and largest time that methods use.
         schedules: of networks of ours that have another schedule than ``schedule``, by role.
         path: pipeline that roles without a network take theirs from: a folder, or ``owner/name`` on the hub.
@@ -114,7 +113,6 @@ class PixelFamily(AdaptedFamily):
         schedule: NoiseSchedule,
         shape: tuple[int, ...] = (1, 28, 28),
         class_shares: tuple[float, ...] = (),
-        data_std: float = 0.5,
         timestep_range: tuple[float, float] = (0.0, 1.0),
         schedules: dict[str, NoiseSchedule] | None = None,
         path: str | None = None,
@@ -126,12 +124,12 @@ class PixelFamily(AdaptedFamily):
         super().__init__(lora=lora)
         if len(shape) not in (_CLIP - 1, _CLIP):
             raise ValueError(f"shape={shape}: expected (channels, height, width), or frames behind the channels")
-        if min(shape) < 1 or not data_std > 0 or any(share < 0 for share in class_shares):
-            raise ValueError(f"shape={shape} and data_std={data_std} must be positive, class_shares at least 0")
+        if min(shape) < 1 or any(share < 0 for share in class_shares):
+            raise ValueError(f"shape={shape} must be positive, class_shares at least 0")
         if revision is not None and path is None:
             raise ValueError(f"revision={revision!r} has no effect without a path")
         self.schedule, self._shape, self._shares = schedule, tuple(shape), tuple(class_shares)
-        self._data_std, self._range = data_std, timestep_range
+        self._range = timestep_range
         self._schedules = dict(schedules or {})
         self._folders = {name: PipelineFolder(other) for name, other in (paths or {}).items()}
         self._folder = None if path is None else PipelineFolder(path, revision)
@@ -194,7 +192,6 @@ class PixelFamily(AdaptedFamily):
             schedule=leader.schedule,
             timestep_range=leader.timestep_range,
             condition=self.provided(),
-            data_std=self._data_std,
             fingerprint=repr(("pixels", self._shape, self._shares)),
         )
 

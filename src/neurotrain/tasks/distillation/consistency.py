@@ -15,41 +15,40 @@ from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, no
 from neurotrain.tasks.distillation.rollout import few_steps
 
 
-def boundary_weights(
-    t: Tensor, *, schedule: NoiseSchedule, first_time: float, data_std: float
-) -> tuple[Tensor, Tensor]:
+def boundary_weights(t: Tensor, *, schedule: NoiseSchedule, first_time: float) -> tuple[Tensor, Tensor]:
     """Weights of the sample and of the predicted data in a consistency function.
 
     With ``s = sigma / alpha`` and ``s_0`` its smallest value, ``f = c x_t / alpha + (1 - c) x0(x_t)`` with
-    ``c = d^2 / ((s - s_0)^2 + d^2)``: exactly ``x_t / alpha`` at the smallest noise, and the prediction at the largest.
-    Multiplied out by ``alpha``, which may be 0.
+    ``c = s_0 / s``: a straight step along the prediction to the smallest noise. Exactly ``x_t / alpha`` there, and a
+    network that is to give the trajectory's end must predict nothing large at any noise: what it predicts is the average
+    velocity on the way. (With ``c = d^2 / ((s - s_0)^2 + d^2)`` it would have to grow as ``d^2 / s^2`` towards the data.)
 
     Args:
         t: times ``(B,)``.
         schedule: of the noise.
         first_time: smallest time.
-        data_std: d.
 
     Returns:
         Factors of ``x_t`` and of the predicted data, ``(B,)`` each.
 
     Reference:
-        Song et al., 2023 (arXiv:2303.01469), appendix C.
+        Song et al., 2023 (arXiv:2303.01469), section 3, for the condition; Kim et al., 2023 (arXiv:2310.02279),
+        equation 9, for these weights.
 
     Example:
         >>> from neurotrain.noise import FlowSchedule
         >>> t = torch.tensor([0.5, 1.0])
-        >>> boundary_weights(t, schedule=FlowSchedule(), first_time=0.5, data_std=0.5)
-        (tensor([2., 0.]), tensor([0., 1.]))
+        >>> boundary_weights(t, schedule=FlowSchedule(), first_time=0.5)
+        (tensor([2., 1.]), tensor([0., 1.]))
     """
     wide = t.double()
     first = torch.tensor(first_time, dtype=torch.float64, device=t.device)
-    alpha, sigma = schedule.alpha(wide), schedule.sigma(wide)
-    excess = sigma - alpha * (schedule.sigma(first) / schedule.alpha(first))
-    # Exactly 0 at the smallest time, which float32 may have rounded.
-    excess = torch.where(t <= torch.tensor(first_time).to(t), torch.zeros_like(excess), excess)
-    total = excess.square() + (alpha * data_std).square()
-    return (alpha * data_std**2 / total).to(t.dtype), (excess.square() / total).to(t.dtype)
+    alpha, sigma, smallest = schedule.alpha(wide), schedule.sigma(wide), schedule.sigma(first) / schedule.alpha(first)
+    # Exact at the smallest time, which float32 may have rounded, and where there may be no noise at all.
+    there = (t <= torch.tensor(first_time).to(t)) | (sigma <= alpha * smallest)
+    kept = torch.where(there, 1 / alpha, smallest / sigma)
+    learned = torch.where(there, torch.zeros_like(kept), 1 - alpha * kept)
+    return kept.to(t.dtype), learned.to(t.dtype)
 
 
 def consistency_function(view: RoleView, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
@@ -65,9 +64,7 @@ def consistency_function(view: RoleView, x_t: Tensor, t: Tensor, condition: Cond
         Data of the shape of ``x_t``.
     """
     context = view.context
-    kept, learned = boundary_weights(
-        t, schedule=context.schedule, first_time=context.first_time, data_std=context.data_std
-    )
+    kept, learned = boundary_weights(t, schedule=context.schedule, first_time=context.first_time)
     return expand(kept, x_t) * x_t + expand(learned, x_t) * view.predict_x0(x_t, t, condition)
 
 
