@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from forked import server
 from lightning import Callback, LightningModule, Trainer
+
+STEPS_PER_EPOCH, EPOCHS, SAVE_EVERY = 6, 3, 4
+"""Of :func:`small_drive`."""
 
 
 class KillAt(Callback):
@@ -39,6 +43,46 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class KillWorkerAt(Callback):
+    """Sends SIGKILL to a worker of the loader after a batch.
+
+    Args:
+        step: number of finished optimizer steps at which to kill.
+    """
+
+    def __init__(self, *, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """Kill the first one that lives."""
+        if trainer.global_step == self.step:
+            worker = next(child for child in multiprocessing.active_children() if child.name.startswith("loader-"))
+            os.kill(worker.pid or 0, signal.SIGKILL)
+
+
+class TroubleOnRank(Callback):
+    """Lets one rank raise, or be stopped, in the backward pass of a step.
+
+    Args:
+        rank: which.
+        step: number of finished optimizer steps at which it comes.
+        fault: ``raises`` or ``is stopped``.
+    """
+
+    def __init__(self, *, rank: int, step: int, fault: Literal["raises", "is stopped"]) -> None:
+        self.rank = rank
+        self.step = step
+        self.fault = fault
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """Let it come."""
+        if trainer.global_rank != self.rank or trainer.global_step != self.step:
+            return
+        if self.fault == "raises":
+            raise RuntimeError("a rank has its own trouble")
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def chosen(kills: list[Any], *, always: tuple[int, ...]) -> list[Any]:
     """All kills as parameters; those at other places than these are run with ``--all-kills`` only."""
     rare = pytest.mark.all_kills
@@ -61,6 +105,33 @@ def _train(experiment: str, overrides: list[str], environment: dict[str, str]) -
     import neurotrain
 
     neurotrain.train(neurotrain.compose(experiment, overrides))
+
+
+def small_drive(data: Path, run_dir: Path, workers: int) -> list[str]:
+    """Overrides of a run on a few rendered images that has dropout, patches, a schedule and averaged weights."""
+    return [
+        "data=synthetic_drive",
+        f"paths.data_dir={data}",
+        f"paths.run_dir={run_dir}",
+        "data.dataset.size=[96,96]",
+        "data.dataset.train=4",
+        "data.dataset.test=1",
+        "data.validation=1",
+        "data.batch_size=2",
+        "data.train_transform.steps.patch.size=32",
+        f"data.samples_per_epoch={2 * STEPS_PER_EPOCH}",
+        f"data.num_workers={workers}",
+        "model.network.widths=[4,8]",
+        "model.network.dropout=0.1",
+        "model.threshold=null",
+        "model/inferer=full_image",
+        f"trainer.max_epochs={EPOCHS}",
+        "trainer.check_val_every_n_epoch=1",
+        f"callbacks.checkpoint.every_n_steps={SAVE_EVERY}",
+        "callbacks.figures=null",
+        "test=false",
+        "trainer.log_every_n_steps=1",
+    ]
 
 
 def killed_at(step: int, *, inside: bool) -> list[str]:

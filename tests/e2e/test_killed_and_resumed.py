@@ -7,36 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from killing import assert_runs_equal, chosen, killed_at, run
+from killing import EPOCHS, SAVE_EVERY, STEPS_PER_EPOCH, assert_runs_equal, chosen, killed_at, run, small_drive
 
-STEPS_PER_EPOCH, EPOCHS, SAVE_EVERY = 6, 3, 4
 LAST = STEPS_PER_EPOCH * EPOCHS
-
-
-def _overrides(data: Path, run_dir: Path, workers: int) -> list[str]:
-    return [
-        "data=synthetic_drive",
-        f"paths.data_dir={data}",
-        f"paths.run_dir={run_dir}",
-        "data.dataset.size=[96,96]",
-        "data.dataset.train=4",
-        "data.dataset.test=1",
-        "data.validation=1",
-        "data.batch_size=2",
-        "data.train_transform.steps.patch.size=32",
-        f"data.samples_per_epoch={2 * STEPS_PER_EPOCH}",
-        f"data.num_workers={workers}",
-        "model.network.widths=[4,8]",
-        "model.network.dropout=0.1",
-        "model.threshold=null",
-        "model/inferer=full_image",
-        f"trainer.max_epochs={EPOCHS}",
-        "trainer.check_val_every_n_epoch=1",
-        f"callbacks.checkpoint.every_n_steps={SAVE_EVERY}",
-        "callbacks.figures=null",
-        "test=false",
-        "trainer.log_every_n_steps=1",
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    assert run("drive_unet", _overrides(data, run_dir, workers=0)) == 0
+    assert run("drive_unet", small_drive(data, run_dir, workers=0)) == 0
     return run_dir
 
 
@@ -62,7 +35,7 @@ def _kills() -> list[tuple[int, bool, int]]:
 @pytest.mark.parametrize(("step", "inside", "workers"), chosen(_kills(), always=(0, 3, 5, 8)))
 def test_ends_bit_equal(step: int, inside: bool, workers: int, whole: Path, data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    overrides = _overrides(data, run_dir, workers)
+    overrides = small_drive(data, run_dir, workers)
     assert run("drive_unet", [*overrides, *killed_at(step, inside=inside)]) == -signal.SIGKILL
     assert not list(run_dir.glob("summary.json"))
     assert run("drive_unet", [*overrides, "resume=last"]) == 0
