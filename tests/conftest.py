@@ -18,6 +18,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-kills", action="store_true", help="every seeded SIGKILL, not only some of them")
+    parser.addoption("--attacks", action="store_true", help="a table of the hostile suite's attacks and results")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -53,7 +53,6 @@ def test_a_trained_run_holds_none(
     assert "name: '***'" in told
     shown = capfd.readouterr()
     assert VARIABLE not in shown.out + shown.err
-    assert SHAPED not in shown.out
 
 
 SETTINGS: dict[str, object] = {

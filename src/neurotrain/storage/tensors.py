@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,10 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     if is_zip:
         _refuse_packed(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
+        with warnings.catch_warnings():
+            # Of a pickle that torch did not write it asks to be told; here it is refused.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
     except pickle.UnpicklingError as error:
         raise CheckpointError(path, _told(error)) from None
     except _UNREADABLE as error:
