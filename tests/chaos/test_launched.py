@@ -21,7 +21,8 @@ pytestmark = pytest.mark.all_kills
 
 
 def _command(folder: Path, *more: str) -> list[str]:
-    overrides = [*small_drive(folder / "data", folder / "run", 0), "trainer=ddp_sim", "trainer.max_epochs=400", *more]
+    more = ("trainer.max_epochs=400", "data.dataset.train=6", "data.validation=2", *more)
+    overrides = [*small_drive(folder / "data", folder / "run", 0), "trainer=ddp_sim", *more]
     return [sys.executable, str(ROOT / "train.py"), "experiment=drive_unet", *overrides]
 
 

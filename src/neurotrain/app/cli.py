@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from neurotrain.app.batch_size import add_batch_size_command
 from neurotrain.app.data_commands import add_data_commands
 from neurotrain.app.pipelines.command import add_pipeline_commands
 from neurotrain.app.runs.commands import add_runs_commands
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data_commands(commands)
     add_cache_commands(commands)
     add_metrics_commands(commands)
+    add_batch_size_command(commands)
     add_pipeline_commands(commands)
     add_runs_commands(commands)
     add_weights_commands(commands)

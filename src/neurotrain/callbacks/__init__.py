@@ -20,6 +20,7 @@ from neurotrain.callbacks.ema import WeightAveraging
 from neurotrain.callbacks.figures import SegmentationFigures
 from neurotrain.callbacks.guard import NanGuard, NonFiniteLossError
 from neurotrain.callbacks.loader_metrics import LoaderMetric, LoaderThroughput
+from neurotrain.callbacks.memory import MemoryReport
 from neurotrain.callbacks.picture_samples import PictureSamples
 from neurotrain.callbacks.predictions import SegmentationPredictions
 from neurotrain.callbacks.preemption import Preemption, StoppedBySignal
@@ -29,6 +30,7 @@ from neurotrain.callbacks.role_export import RoleExport
 from neurotrain.callbacks.tables import SampleTable
 from neurotrain.callbacks.telemetry import LoaderTelemetry
 from neurotrain.callbacks.throughput import Throughput
+from neurotrain.callbacks.trackers import MlflowRun, WandbRun
 from neurotrain.callbacks.vocabulary import LearnVocabulary
 from neurotrain.callbacks.volume_figures import VolumeFigures
 from neurotrain.callbacks.volume_predictions import VolumePredictions
@@ -54,7 +56,9 @@ __all__ = [
     "LoaderTelemetry",
     "LoaderThroughput",
     "LossPriorities",
+    "MemoryReport",
     "MetricsCsv",
+    "MlflowRun",
     "NanGuard",
     "NonFiniteLossError",
     "PictureSamples",
@@ -69,6 +73,7 @@ __all__ = [
     "Throughput",
     "VolumeFigures",
     "VolumePredictions",
+    "WandbRun",
     "Watchdog",
     "WeightAveraging",
     "find_last",
