@@ -287,6 +287,18 @@ def _driver(folder: SweepFolder, source: Source, settings: SweepSettings) -> Dri
 
 def _launcher(folder: SweepFolder, settings: SweepSettings) -> Launcher:
     command = training_command(this_program())
+    if settings.launcher == "slurm":
+        from neurotrain.app.sweeps.slurm import ClusterLauncher
+
+        return ClusterLauncher(
+            folder=folder,
+            command=command,
+            slurm=settings.slurm,
+            jobs=settings.jobs,
+            cwd=Path.cwd(),
+            seconds=settings.seconds,
+            grace=settings.grace,
+        )
     leases = Leases(
         folder=machine_folder(),
         devices=visible_devices(os.environ),

@@ -93,6 +93,14 @@ def test_a_job_can_be_asked_to_end(tmp_path: Path) -> None:
     assert (ending.returncode, ending.reason) == (7, "pruned")
 
 
+def test_a_job_inherits_no_ignored_signal(tmp_path: Path) -> None:
+    code = "import signal; print([signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)])"
+    assert _ended(Job.start(_command(tmp_path / "job", code))).ok
+    told = (tmp_path / "job" / "log.txt").read_text()
+    assert told.count("SIG_DFL") == 2
+    assert "default_int_handler" in told
+
+
 def _start_and_die(folder: Path, code: str, device: Path | None = None) -> None:
     """Start a job in a driver that is killed as soon as the command has spoken."""
     driver = multiprocessing.get_context("fork").Process(target=_die, args=(folder, code, device))

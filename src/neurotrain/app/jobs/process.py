@@ -112,11 +112,7 @@ class Job:
         Returns:
             The running job.
         """
-        command.folder.mkdir(parents=True, exist_ok=True)
-        token = secrets.token_hex(16)
-        # Before there is any process: whoever finds this record can find the processes.
-        attempt = {**command.label, "token": token, "attempt": attempts(command.folder) + 1}
-        write_record(command.folder / ATTEMPT, attempt)
+        token = begin_attempt(command.folder, command.label)
         inherited = {name: value for name, value in os.environ.items() if name not in command.without}
         process = subprocess.Popen(  # noqa: S603 - our own script
             [sys.executable, "-I", "-S", supervisor.__file__],
@@ -168,6 +164,22 @@ class Job:
             return  # it has ended: `poll` says how
 
 
+def begin_attempt(folder: Path, label: Mapping[str, object]) -> str:
+    """Note that a job is about to be started: before there is any process, so that whoever looks can find it.
+
+    Args:
+        folder: of the job, made where absent.
+        label: kept with the attempt.
+
+    Returns:
+        The token of the attempt, which all its processes inherit.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(16)
+    write_record(folder / ATTEMPT, {**label, "token": token, "attempt": attempts(folder) + 1})
+    return token
+
+
 def attempts(folder: Path) -> int:
     """Return how many times a job was started."""
     return int(attempt_of(folder).get("attempt", 0))
@@ -187,6 +199,14 @@ def seconds_spent(folder: Path) -> float:
     return sum(json.loads(line)["seconds"] for line in lines if line.endswith("}"))
 
 
+def recorded(folder: Path) -> Ending | None:
+    """Return how the newest attempt of a job ended, as its supervisor wrote it down; None where it did not."""
+    record = _read(folder / EXIT)
+    if record.get("token") is None or record["token"] != attempt_of(folder).get("token"):
+        return None
+    return Ending(record["returncode"], record["reason"], record["seconds"], record["error"])
+
+
 def settle(folder: Path, *, grace: float = GRACE) -> Ending | None:
     """Say how the newest attempt of a job ended, after ending what a dead driver left of it.
 
@@ -204,17 +224,13 @@ def settle(folder: Path, *, grace: float = GRACE) -> Ending | None:
     if not attempt:
         return None
     token = attempt["token"]
-    record = _read(folder / EXIT)
-    if record.get("token") != token and (left := processes_of(token)):
+    if recorded(folder) is None and (left := processes_of(token)):
         signal_processes(left, signal.SIGTERM)  # a supervisor that is still there passes it on and writes the record
         _wait_for_end(token, grace + 2)
         signal_processes(processes_of(token), signal.SIGKILL)
         if left := _wait_for_end(token, 5.0):
             raise LeftoverError(f"{folder}: processes {left} of an earlier attempt do not end on SIGKILL")
-    record = _read(folder / EXIT)
-    if record.get("token") != token:
-        return Ending(None, "lost", None)
-    return Ending(record["returncode"], record["reason"], record["seconds"], record["error"])
+    return recorded(folder) or Ending(None, "lost", None)
 
 
 def _wait_for_end(token: str, seconds: float) -> list[int]:

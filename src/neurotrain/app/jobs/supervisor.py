@@ -24,6 +24,8 @@ EXIT = "exit.json"
 HISTORY = "attempts.jsonl"
 STOP = "stop.json"
 """Asks a supervisor that has no pipe to its driver, on another machine, to end its command: token and reason."""
+_ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+_WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 _FALLBACK = 1.0  # seconds between looks where nothing wakes us
 
 
@@ -116,9 +118,9 @@ class Supervisor:
                 returncode = self._run(wake)
             except OSError as failure:  # no such program, no such folder
                 returncode, error = 127, f"{failure}"
+            return self._leave_record(returncode, error, time.monotonic() - started)
         finally:
             self._forget_signals(wake, earlier)
-        return self._leave_record(returncode, error, time.monotonic() - started)
 
     def _leave_record(self, returncode: int, error: str | None, seconds: float) -> dict[str, object]:
         record: dict[str, object] = {
@@ -179,7 +181,7 @@ class Supervisor:
         """Sleep until a child ends, the driver speaks or dies, or the next moment comes."""
         watched = [wake] if self.control is None else [wake, self.control]
         ready, _, _ = select.select(watched, [], [], max(0.0, min([*moments, _FALLBACK])))
-        if wake in ready and signal.SIGTERM in os.read(wake, 4096):
+        if wake in ready and not _ENDING.isdisjoint(os.read(wake, 4096)):
             self._stop("terminated", group)
         if self.control is None:
             self._read_stop(group)
@@ -222,7 +224,8 @@ class Supervisor:
     def _watch_signals(self) -> tuple[int, tuple[object, ...]]:
         read, write = os.pipe()
         os.set_blocking(write, False)
-        handlers = tuple(signal.signal(number, _ignore) for number in (signal.SIGCHLD, signal.SIGTERM))
+        # Functions, for what is ignored would be ignored by the command as well.
+        handlers = tuple(signal.signal(number, _ignore) for number in _WATCHED)
         return read, (signal.set_wakeup_fd(write), write, *handlers)
 
     def _forget_signals(self, wake: int, earlier: tuple[object, ...]) -> None:
@@ -230,7 +233,7 @@ class Supervisor:
         assert isinstance(wakeup, int)
         assert isinstance(write, int)
         signal.set_wakeup_fd(wakeup)
-        for number, handler in zip((signal.SIGCHLD, signal.SIGTERM), handlers, strict=True):
+        for number, handler in zip(_WATCHED, handlers, strict=True):
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
         os.close(write)
         os.close(wake)
@@ -249,6 +252,8 @@ def _signal_group(group: int, number: int) -> None:
 
 def _main() -> None:
     """Read the job from the first line of standard input, the driver's pipe, and run it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until the command runs, and while its end is written down
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
@@ -256,7 +261,6 @@ def _main() -> None:
             return  # the driver died before it could say what to run
         line += byte
     told = json.loads(line)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment = {name: value for name, value in os.environ.items() if name != TOKEN}
     Supervisor(
         command=told["command"],
