@@ -51,6 +51,19 @@ def test_stops_before_the_weights_are_touched(tmp_path: Path, value: float) -> N
     assert torch.load(last, weights_only=True)["global_step"] == 3
 
 
+def test_names_the_batch_among_those_of_its_step(tmp_path: Path) -> None:
+    class InTheMiddle(ToyTask):
+        def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+            return super().training_step(batch, batch_idx) * (float("nan") if batch_idx == 4 else 1.0)
+
+    trainer = make_trainer(tmp_path, [NanGuard()], max_epochs=1, accumulate_grad_batches=3, enable_checkpointing=False)
+    with pytest.raises(NonFiniteLossError) as caught:
+        trainer.fit(InTheMiddle(), ToyLoader(batches=6))
+    assert str(caught.value) == (
+        "loss is nan at step 1 of epoch 0 (both from 0), batch 2 of its 3, samples 0-4-0, 0-4-1"
+    )
+
+
 def test_rare_checks_cover_all_batches_and_refuse_checkpoints_in_between(tmp_path: Path) -> None:
     error = _fit(tmp_path, BadTask(value=float("nan")), NanGuard(every_n_steps=100))
     assert "at step 4 of epoch 0" in str(error)  # where the next checkpoint would have been written

@@ -13,7 +13,7 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from ranks_apart import PATIENCE, Ranks
 
-from neurotrain.callbacks import find_last
+from neurotrain.callbacks import NanGuard, find_last
 
 DEADLINE = 3.0
 
@@ -57,7 +57,10 @@ def _ended(folder: Path, rank: int, fault: str) -> tuple[Ranks, list[int]]:
     return run, codes
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+_ALWAYS_RANK_1 = [pytest.param(0, marks=pytest.mark.all_kills), 1]
+
+
+@pytest.mark.parametrize("rank", _ALWAYS_RANK_1)
 def test_one_rank_raises(rank: int, tmp_path: Path, tried: Callable[..., None]) -> None:
     tried("one rank raises")
     run, codes = _ended(tmp_path, rank, "raises")
@@ -66,7 +69,11 @@ def test_one_rank_raises(rank: int, tmp_path: Path, tried: Callable[..., None]) 
     assert "RuntimeError: a rank has its own trouble" in run.said(rank)
 
 
-@pytest.mark.parametrize(("rank", "fault"), [(0, "sleeps"), (1, "sleeps"), (0, "is stopped"), (1, "is stopped")])
+_RARE = [(0, "sleeps"), (1, "sleeps"), (0, "is stopped")]
+_STALLS = [(1, "is stopped"), *(pytest.param(*one, marks=pytest.mark.all_kills) for one in _RARE)]
+
+
+@pytest.mark.parametrize(("rank", "fault"), _STALLS)
 def test_one_rank_stalls(rank: int, fault: str, tmp_path: Path, tried: Callable[..., None]) -> None:
     tried(f"one rank {fault}")
     run, codes = _ended(tmp_path, rank, fault)
@@ -82,6 +89,7 @@ def test_one_rank_stalls(rank: int, fault: str, tmp_path: Path, tried: Callable[
         assert "the process is stopped (SIGSTOP)" in said or "test_ranks.py" in said  # where the other one stands
 
 
+@pytest.mark.all_kills
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_rank_is_killed(rank: int, tmp_path: Path, tried: Callable[..., None]) -> None:
     tried("one rank is killed")
@@ -89,6 +97,28 @@ def test_one_rank_is_killed(rank: int, tmp_path: Path, tried: Callable[..., None
     assert codes[rank] == -signal.SIGKILL
 
 
+class Poison(Callback):
+    """Makes a batch NaN, on one rank, before the loss of the fourth step."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        if trainer.global_step == 3 and trainer.global_rank == 1:
+            batch["image"].fill_(float("nan"))
+
+
+def _poison(rank: int) -> list[Callback]:
+    return [NanGuard(), Poison()]
+
+
+def test_a_loss_that_is_no_number_on_one_rank(tmp_path: Path, tried: Callable[..., None]) -> None:
+    tried("NaN on one rank")
+    run = Ranks(tmp_path, _poison, world_size=2, saving={"every_n_steps": 1})
+    codes = run.end()
+    assert 0 not in codes
+    assert "loss is nan at step 3 of epoch 0 (both from 0), rank 1 of 2, samples 0-3-0, 0-3-1" in run.said(1)
+    assert find_last(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000003.ckpt"
+
+
+@pytest.mark.all_kills
 def test_a_run_that_is_well_is_left_alone(tmp_path: Path) -> None:
     run = Ranks(tmp_path, _none, world_size=2, deadline=DEADLINE, max_epochs=1)
     assert run.end() == [0, 0]

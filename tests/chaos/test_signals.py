@@ -30,7 +30,10 @@ def _last_step(folder: Path) -> int:
     return torch.load(last, weights_only=True)["global_step"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+_RARE = [pytest.param(number, marks=pytest.mark.all_kills) for number in (signal.SIGUSR1, signal.SIGINT)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *_RARE])
 def test_the_step_is_finished_and_saved(number: signal.Signals, tmp_path: Path, tried: Callable[..., None]) -> None:
     tried(f"{number.name}, one process")
     run = Ranks(tmp_path, _slowly, world_size=1)
@@ -66,7 +69,7 @@ def _none(rank: int) -> list[Callback]:
     return []
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.all_kills), 1])
 def test_all_ranks_stop_at_one_step(rank: int, tmp_path: Path, tried: Callable[..., None]) -> None:
     tried("SIGTERM, one of two ranks")
     run = Ranks(tmp_path, _slowly, world_size=2)

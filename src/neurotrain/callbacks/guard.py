@@ -83,8 +83,15 @@ class NanGuard(Callback):
 
     def _message(self, trainer: Trainer, value: float) -> str:
         samples = f", samples {', '.join(self._ids)}" if self._ids else ""
-        return f"loss is {value} at {_where(trainer)}{samples}"
+        return f"loss is {value} at {_where(trainer)}{_part(trainer)}{samples}"
 
 
 def _where(trainer: Trainer) -> str:
     return f"step {trainer.global_step} of epoch {trainer.current_epoch} (both from 0)"
+
+
+def _part(trainer: Trainer) -> str:
+    """Which part of the step it was, where several batches or ranks make one."""
+    accumulated, batches = trainer.accumulate_grad_batches, trainer.fit_loop.epoch_loop.batch_progress.current
+    part = "" if accumulated == 1 else f", batch {(batches.ready - 1) % accumulated + 1} of its {accumulated}"
+    return part if trainer.world_size == 1 else f"{part}, rank {trainer.global_rank} of {trainer.world_size}"
