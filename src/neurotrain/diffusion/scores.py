@@ -120,7 +120,7 @@ class MovingShapesScore(PictureScore):
 
     ``acceleration`` is the mean change of the velocity from frame to frame, in pixels, and 0 for true clips, as is
     ``pixel_error``, the root mean square difference from the nearest true clip. ``energy_distance`` compares
-    trajectories, as points on the torus in every frame, with those of 2,000 true clips.
+    trajectories, as points on the torus in every frame, with those of 1,000 true clips.
 
     Args:
         clips: all that there are.
@@ -140,7 +140,7 @@ class MovingShapesScore(PictureScore):
         }
 
     def reference(self) -> dict[str, float]:
-        """``energy_distance_true_p95``: what the distance is below in 95 of 100 cases between true samples of 2,000."""
+        """``energy_distance_true_p95``: what the distance is below in 95 of 100 cases between true samples of 1,000."""
         found = null_quantile(
             lambda count, generator: self._trajectories(self._clips.sample(count, generator=generator)),
             points=_TRUE_CLIPS,
@@ -155,7 +155,7 @@ class MovingShapesScore(PictureScore):
         return torch.cat((angle.cos(), angle.sin()), 1)
 
 
-_TRUE_CLIPS = 2000
+_TRUE_CLIPS = 1000
 
 
 def classifier_features(network: Classifier, image: Tensor) -> Tensor:

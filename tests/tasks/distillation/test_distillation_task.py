@@ -9,7 +9,19 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from distillation_toys import ADAM, data, family, heads, student, task, trainer
+from distillation_toys import (
+    ADAM,
+    clips,
+    clips_role,
+    clips_task,
+    data,
+    exact_clips,
+    family,
+    heads,
+    student,
+    task,
+    trainer,
+)
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 
@@ -20,6 +32,7 @@ from neurotrain.noise import CosineSchedule
 from neurotrain.tasks.distillation import (
     Adversarial,
     Consistency,
+    DiffusionForcing,
     DistillationTask,
     Dmd2,
     FineTune,
@@ -30,6 +43,7 @@ from neurotrain.tasks.distillation import (
     OdeDistillation,
     Progressive,
     RoleWithoutGradientError,
+    SelfForcing,
     Update,
 )
 
@@ -56,6 +70,13 @@ def _methods() -> dict[str, Any]:
         "dmd2": lambda: task(Dmd2(steps=2, update_ratio=3), with_head),
         "adversarial": lambda: task(Adversarial(), {"student": student(), "teacher": Role(), "discriminator": heads()}),
         "mean_flow": lambda: task(MeanFlow(), {"student": student(scalars=("span",))}),
+        "diffusion_forcing": lambda: clips_task(
+            DiffusionForcing(), {"student": clips_role(), "teacher": exact_clips()}
+        ),
+        "self_forcing": lambda: clips_task(
+            SelfForcing(steps=2, update_ratio=3),
+            {"student": clips_role(), "teacher": exact_clips(), "critic": clips_role(1, chunk=4, ema_decay=None)},
+        ),
     }
 
 
@@ -77,7 +98,8 @@ def test_killed_and_resumed_a_run_ends_with_the_same_bits(name: str, tmp_path: P
         checkpoint = RunCheckpoint(every_n_steps=3)
         running = trainer(tmp_path / folder, [*callbacks, checkpoint], enable_checkpointing=True)
         try:
-            running.fit(made, datamodule=data(), ckpt_path=None if ckpt is None else str(ckpt), weights_only=True)
+            module = clips() if name in ("diffusion_forcing", "self_forcing") else data()
+            running.fit(made, datamodule=module, ckpt_path=None if ckpt is None else str(ckpt), weights_only=True)
         except (KeyboardInterrupt, SystemExit):
             assert callbacks
         return made
