@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-import shutil
 import struct
 import zipfile
 from collections.abc import Callable
@@ -32,7 +31,6 @@ from neurotrain.losses import DiceLoss
 from neurotrain.networks import UNet
 from neurotrain.networks.classification import ResNetSmall, Timm
 from neurotrain.networks.clip.files import load_weights as load_clip
-from neurotrain.networks.clip.openclip import OpenClip
 from neurotrain.storage.tensors import CheckpointError, read_checkpoint, read_safetensors, read_state
 from neurotrain.tasks import SegmentationTask, SoftTargets
 
@@ -281,21 +279,3 @@ def test_a_python_object_in_lightnings_file(tmp_path: Path, canary: Canary, caps
         lightning_cli(["--config", str(file)], run=False)
     assert end.value.code == 2
     assert "python/object/apply" in capsys.readouterr().err
-
-
-def test_pickled_weights_of_open_clip(tmp_path: Path, canary: Canary) -> None:
-    import json
-
-    config = {
-        "embed_dim": 12,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
-        "text_cfg": {"context_length": 9, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
-    }
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    zipped(tmp_path / "open_clip_pytorch_model.bin", canary)
-    with pytest.raises((ValueError, pickle.UnpicklingError)):
-        OpenClip(name=f"local-dir:{tmp_path}")
-    named = tmp_path / "weights.bin"
-    shutil.move(tmp_path / "open_clip_pytorch_model.bin", named)
-    with pytest.raises((ValueError, pickle.UnpicklingError)):
-        OpenClip(name=f"local-dir:{tmp_path}", weights=named)

@@ -319,7 +319,11 @@ class HuggingFaceTextEncoder(PromptEncoder):
         name = _TEXT_CLASSES.get(config.get("model_type", ""), "AutoModel")
         kind: Any = getattr(transformers, "CLIPTextModelWithProjection" if projected else name)
         loaded = kind.from_pretrained(
-            str(self.weights_folder), use_safetensors=True, local_files_only=True, dtype=self.dtype
+            str(self.weights_folder),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=self.dtype,
         )
         return loaded.to(self.target).eval().requires_grad_(False)
 

@@ -60,11 +60,12 @@ class ForwardFile(io.RawIOBase):
     Args:
         stream: is read to its end, in order.
         largest: bytes that one read may ask for.
+        total: bytes that the stream may have.
     """
 
-    def __init__(self, stream: BinaryIO, *, largest: int) -> None:
+    def __init__(self, stream: BinaryIO, *, largest: int, total: int) -> None:
         super().__init__()
-        self._stream, self._largest = stream, largest
+        self._stream, self._largest, self._total = stream, largest, total
         self._place, self._position, self._last = 0, 0, b""
 
     def tell(self) -> int:
@@ -101,6 +102,8 @@ class ForwardFile(io.RawIOBase):
 
     def _note(self, data: bytes) -> None:
         self._place += len(data)
+        if self._place > self._total:
+            raise ValueError(f"it unpacks to more than {self._total} bytes: raise largest_shard if that is meant")
         self._last = data[-_BACK:] if len(data) >= _BACK else (self._last + data)[-_BACK:]
 
 

@@ -40,6 +40,7 @@ class WebDatasetStream(ShardedStream):
         sharing: how readers share.
         largest_member: bytes that a member may have.
         most_members: members that a shard may have.
+        largest_shard: bytes that a compressed shard may unpack to.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -58,6 +59,7 @@ class WebDatasetStream(ShardedStream):
         sharing: Sharing = "shards",
         largest_member: int = LARGEST_MEMBER,
         most_members: int = MOST_MEMBERS,
+        largest_shard: int = 64 * 2**30,
     ) -> None:
         super().__init__(
             name=name, seed=seed, shuffle_shards=shuffle_shards, shuffle_buffer=shuffle_buffer, sharing=sharing
@@ -65,7 +67,10 @@ class WebDatasetStream(ShardedStream):
         check_limits(largest_member=largest_member, most_members=most_members)
         self._storage, self._shards = storage, shards
         self._fields = MemberFields(fields=fields, name=name)
+        if largest_shard < 1:
+            raise ValueError(f"largest_shard={largest_shard}: bytes, at least 1")
         self._largest_member, self._most_members = largest_member, most_members
+        self._largest_shard = largest_shard
         self._objects: list[ObjectInfo] | None = None
 
     def shard_count(self) -> int:
@@ -126,7 +131,7 @@ class WebDatasetStream(ShardedStream):
             )
         packed = RangedFile(storage=self._storage, key=item.key, size=item.size, block=_BLOCK)
         plain = gzip.GzipFile(fileobj=io.BufferedReader(packed, buffer_size=2**18))
-        return ForwardFile(cast(BinaryIO, plain), largest=self._largest_read())
+        return ForwardFile(cast(BinaryIO, plain), largest=self._largest_read(), total=self._largest_shard)
 
     def _largest_read(self) -> int:
         return max(self._largest_member, 2**20)

@@ -6,6 +6,7 @@ Shape legend: ``B`` batch, ``C`` image channels, ``K`` classes, ``H`` height, ``
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, final
@@ -16,6 +17,7 @@ from neurotrain.networks.classification.base import Classifier
 from neurotrain.storage.tensors import read_checkpoint, read_safetensors
 
 _HUB = "hf-hub:"
+_PINNED = re.compile(r"hf-hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 
 
 @final
@@ -27,7 +29,7 @@ class Timm(Classifier):
 
     Args:
         name: as ``timm.list_models()`` has it, with its tag where ``weights="hub"`` is to take those
-            (``resnet50.a1_in1k``), or ``hf-hub:owner/name``.
+            (``resnet50.a1_in1k``), or ``hf-hub:owner/name@commit``.
         weights: ``None`` for random ones, ``hub`` for those of ``name``, else the path of a file: safetensors, or a
             pickle of tensors alone, which is read without running code.
         num_classes: logits K.
@@ -115,6 +117,10 @@ class Timm(Classifier):
 def _create(name: str, options: dict[str, Any], *, pretrained: bool, weights: str | None) -> nn.Module:
     import timm
 
+    if name.startswith(_HUB) and not _PINNED.fullmatch(name):
+        raise ValueError(
+            f"name={name!r}: what is on the hub needs a commit, {_HUB}owner/name@ and 40 hexadecimal digits"
+        )
     if not name.startswith(_HUB) and not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
         raise ValueError(f"name={name!r} is no network of timm; nearest: {', '.join(near) or 'none'}")

@@ -20,10 +20,12 @@ from neurotrain.networks.clip.base import ClipNetwork
 from neurotrain.networks.clip.tuning import TowerTuning, merged_state
 from neurotrain.networks.text import Tokenizer
 from neurotrain.storage.extras import require
+from neurotrain.storage.tensors import check_checkpoint
 
 _FOLDER = "local-dir:"
 _CONFIG = "open_clip_config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pth")
+_TOKENIZER_OPTIONS = frozenset({"additional_special_tokens", "clean", "language", "reduction_mask", "strip_sep_token"})
 
 
 @final
@@ -153,6 +155,7 @@ def _check_name(name: str) -> None:
 def _check_local(name: str) -> None:
     """Refuse what open_clip would fetch from the hub beside weights."""
     text = _config(name)["text_cfg"]
+    _check_safe(name, text)
     if "hf_model_name" in text and not Path(text["hf_model_name"]).is_dir():
         raise ValueError(
             f"name={name!r}: its text tower is {text['hf_model_name']!r} on the hub; nothing is downloaded"
@@ -161,6 +164,29 @@ def _check_local(name: str) -> None:
         raise ValueError(
             f"name={name!r}: its tokenizer is on the hub, and nothing is downloaded: give name='{_FOLDER}FOLDER' with "
             f"{_CONFIG}, weights and the tokenizer's files"
+        )
+
+
+def _check_safe(name: str, text: Mapping[str, Any]) -> None:
+    """Refuse what a folder's own files would make open_clip run or fetch."""
+    if not name.startswith(_FOLDER):
+        return
+    folder = Path(name.removeprefix(_FOLDER))
+    options = sorted(set(text.get("tokenizer_kwargs") or {}) - _TOKENIZER_OPTIONS)
+    if options:
+        known = ", ".join(sorted(_TOKENIZER_OPTIONS))
+        raise ValueError(
+            f"{folder / _CONFIG}: tokenizer_kwargs.{options[0]} is refused; these may stand there: {known}"
+        )
+    for file in ("config.json", "tokenizer_config.json"):
+        path = folder / file
+        if path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+            raise ValueError(f"{path}: auto_map names code of the folder, which is never run")
+    image = _config(name).get("vision_cfg") or {}
+    timm = image.get("timm_model_name") if isinstance(image, Mapping) else None
+    if timm is not None and (":" in timm or image.get("timm_model_pretrained")):
+        raise ValueError(
+            f"{folder / _CONFIG}: timm_model_name={timm!r} would be fetched: only a name, without weights, may stand"
         )
 
 
@@ -183,6 +209,10 @@ def _created(name: str, weights: Path | None, bias: float | None, length: int | 
     own = not named and weights is None
     if own and not any(path.suffix in _WEIGHTS for path in Path(name.removeprefix(_FOLDER)).iterdir()):
         raise FileNotFoundError(f"name={name!r}: the folder holds no weights ({', '.join(_WEIGHTS)})")
+    read = [weights] if weights is not None else Path(name.removeprefix(_FOLDER)).iterdir() if own else []
+    for path in map(Path, read):
+        if path.suffix in _WEIGHTS and path.suffix != ".safetensors":
+            check_checkpoint(path)
     try:
         model: Any = open_clip.create_model(
             name,
