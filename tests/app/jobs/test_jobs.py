@@ -125,6 +125,18 @@ def test_a_job_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
     _until(lambda: not processes_of(_token(folder)))
 
 
+def test_a_job_whose_driver_was_killed_is_asked_to_end_once(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
+        "print('ready', flush=True); time.sleep(0.6); time.sleep(0.01)"
+    )
+    _start_and_die(folder, code)
+    settle(folder, grace=30.0)
+    assert (folder / "log.txt").read_text() == "ready\nasked\n"
+
+
 def test_a_job_that_lost_driver_and_supervisor_is_ended_and_known_as_lost(tmp_path: Path) -> None:
     folder = tmp_path / "job"
     job = Job.start(_command(folder, STUBBORN))

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -120,6 +121,7 @@ def visible_devices(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(by_index.get(name, name) for name in names)
 
 
+@cache
 def _uuids() -> dict[str, str]:
     tool = shutil.which("nvidia-smi")
     if tool is None:

@@ -225,12 +225,21 @@ def settle(folder: Path, *, grace: float = GRACE) -> Ending | None:
         return None
     token = attempt["token"]
     if recorded(folder) is None and (left := processes_of(token)):
-        signal_processes(left, signal.SIGTERM)  # a supervisor that is still there passes it on and writes the record
+        # A supervisor that is still there asks the command, once, and writes the record: a second SIGTERM, as one
+        # straight to the command would be, tells a training not to save.
+        signal_processes([one for one in left if _is_supervisor(one)] or left, signal.SIGTERM)
         _wait_for_end(token, grace + 2)
         signal_processes(processes_of(token), signal.SIGKILL)
         if left := _wait_for_end(token, 5.0):
             raise LeftoverError(f"{folder}: processes {left} of an earlier attempt do not end on SIGKILL")
     return recorded(folder) or Ending(None, "lost", None)
+
+
+def _is_supervisor(process: int) -> bool:
+    try:
+        return supervisor.__file__.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False  # ended meanwhile
 
 
 def _wait_for_end(token: str, seconds: float) -> list[int]:

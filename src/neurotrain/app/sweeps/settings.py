@@ -78,10 +78,17 @@ def split(overrides: Sequence[str], prefix: str) -> tuple[dict[str, Any], list[s
     for override in overrides:
         key, separator, value = override.lstrip("+").partition("=")
         if separator and key.startswith(f"{prefix}."):
-            found[key.removeprefix(f"{prefix}.")] = yaml.safe_load(value)
+            found[key.removeprefix(f"{prefix}.")] = _read(override, value)
         else:
             others.append(override)
     return found, others
+
+
+def _read(override: str, value: str) -> Any:  # noqa: ANN401 - any YAML
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SweepError(f"{override}: {' '.join(str(error).split())}") from None
 
 
 def sweep_settings(values: dict[str, Any]) -> SweepSettings:
