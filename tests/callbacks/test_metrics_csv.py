@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 
@@ -127,3 +128,20 @@ def test_refuses_negative_time_and_ignores_hyperparameters(tmp_path: Path) -> No
     logger.finalize("success")
     assert list(tmp_path.iterdir()) == []
     assert (logger.name, logger.version, logger.save_dir, logger.log_dir) == ("", "", str(tmp_path), str(tmp_path))
+
+
+def test_rows_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    logger = MetricsCsv(directory=tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        for step in (1, 2):
+            logger.log_metrics({"loss": 0.5, "epoch": 0}, step=step)
+            logger.flush()
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}/metrics.csv: No space left on device; metrics wait in memory until there is room"
+    ]
+    logger.flush()
+    assert [row["step"] for row in read_metrics(logger.path)] == [1, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 import time
 from argparse import Namespace
@@ -14,6 +15,10 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from neurotrain.callbacks.checkpoint_writing import is_lack_of_room
+
+log = logging.getLogger(__name__)
 
 Cell = int | float | str
 """A number, or the text of one that was read back from the file."""
@@ -72,6 +77,7 @@ class MetricsCsv(Logger):
         self._rows: list[dict[str, Cell]] = []
         self._written: dict[str, Cell] | None = None  # last row that reached the file
         self._flushed = time.monotonic()
+        self._lacks_room = False
 
     @property
     def name(self) -> str:
@@ -126,8 +132,20 @@ class MetricsCsv(Logger):
         """Does nothing: ``config.yaml`` beside the file says what the run was told."""
 
     def flush(self) -> None:
-        """Writes the rows that wait."""
+        """Writes the rows that wait; where there is no room for them they go on waiting, which is said once."""
         self._flushed = time.monotonic()
+        try:
+            self._write_rows()
+        except OSError as error:
+            if not is_lack_of_room(error):
+                raise
+            if not self._lacks_room:
+                log.warning("%s: %s; metrics wait in memory until there is room", self.path, error.strerror)
+            self._lacks_room, self._columns = True, None  # the file is looked at anew
+        else:
+            self._lacks_room = False
+
+    def _write_rows(self) -> None:
         if not self._rows:
             return
         columns = self._open()
