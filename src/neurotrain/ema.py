@@ -10,6 +10,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from neurotrain.shards import local, part_of, whole, with_local
+
 
 class AverageState(TypedDict):
     """What a checkpoint holds of an average: plain numbers and tensors.
@@ -94,7 +96,7 @@ class ExponentialMovingAverage:
             _check_same(_shapes(loaded), _shapes(tensors))
         with torch.inference_mode(False), torch.no_grad():
             self._average = {
-                name: loaded.get(name, tensor).detach().to(tensor.device, _average_dtype(tensor), copy=True)
+                name: _part(loaded.get(name), tensor).to(tensor.device, _average_dtype(tensor), copy=True)
                 for name, tensor in tensors.items()
             }
         if not loaded:
@@ -127,30 +129,38 @@ class ExponentialMovingAverage:
     def swap(self) -> Generator[None]:
         """Puts the averaged weights into the module for the length of a ``with`` block.
 
-        No value is copied: the module's tensors point to the averages and back, also after an exception.
+        No value is copied: the module's tensors point to the averages and back, also after an exception. Only of what is
+        sharded this process's part changes places with its average.
 
         Raises:
             RuntimeError: before :meth:`attach`, and inside another :meth:`swap`.
         """
         if self._module is None or self._swapped:
             raise RuntimeError(f"swap() called {'inside swap()' if self._swapped else 'before attach()'}")
-        live = self._live()
-        own = [tensor.data for tensor in live]
+        tensors, live = self._tensors(), self._live()
+        # Whoever shards a tensor holds its memory too: values move, not the pointer.
+        sharded = [part is not tensor for tensor, part in zip(tensors, live, strict=True)]
         self._swapped = True
+        with torch.inference_mode(False), torch.no_grad():
+            own = [part.clone() if copied else part.data for part, copied in zip(live, sharded, strict=True)]
         try:
             with torch.inference_mode(False), torch.no_grad():
-                for tensor, average in zip(live, self._average.values(), strict=True):
-                    tensor.data = average.to(tensor.dtype)
+                _place(live, [a.to(t.dtype) for a, t in zip(self._average.values(), live, strict=True)], sharded)
             yield
         finally:
             with torch.inference_mode(False), torch.no_grad():
-                for tensor, data in zip(live, own, strict=True):
-                    tensor.data = data
+                _place(live, own, sharded)
             self._swapped = False
 
     def state_dict(self) -> AverageState:
-        """The averages (not copied) and the number of updates."""
-        return {"updates": self.updates, "average": dict(self._average)}
+        """The averages (not copied) and the number of updates.
+
+        Averages of a sharded module are gathered: all ranks have to call this, while it is sharded.
+        """
+        if self._module is None:
+            return {"updates": self.updates, "average": dict(self._average)}
+        pairs = zip(self._average.items(), self._tensors(), strict=True)
+        return {"updates": self.updates, "average": {name: whole(with_local(own, like)) for (name, own), like in pairs}}
 
     def load_state_dict(self, state: AverageState) -> None:
         """Takes over what :meth:`state_dict` gave, before or after :meth:`attach`.
@@ -168,20 +178,39 @@ class ExponentialMovingAverage:
         if self._module is None:
             self._average = {name: tensor.detach().clone() for name, tensor in given.items()}
         else:
-            _check_same(_shapes(given), _shapes(self._average))
+            tensors = dict(zip(self._average, self._tensors(), strict=True))
+            _check_same(_shapes(given), _shapes(tensors))
             with torch.no_grad():
                 for name, average in self._average.items():
-                    average.copy_(given[name])
+                    average.copy_(local(part_of(given[name], tensors[name])))
         self.updates = int(state["updates"])
 
     def _live(self) -> list[Tensor]:
-        """The module's tensors in the order of the averages, which move to their device first."""
-        live = [tensor for holder, name in self._slots if (tensor := holder[name]) is not None]
+        """What this process holds of the module's tensors; the averages move to their device first."""
+        live = [local(tensor) for tensor in self._tensors()]
         names = list(self._average)
         if live and self._average[names[0]].device != live[0].device:
             for name, tensor in zip(names, live, strict=True):
                 self._average[name] = self._average[name].to(tensor.device)
         return live
+
+    def _tensors(self) -> list[Tensor]:
+        """The module's tensors in the order of the averages."""
+        return [tensor for holder, name in self._slots if (tensor := holder[name]) is not None]
+
+
+def _part(loaded: Tensor | None, tensor: Tensor) -> Tensor:
+    """What this process holds of an average: of one that was loaded, or of the tensor as it is."""
+    return local(tensor.detach() if loaded is None else part_of(loaded.detach(), tensor))
+
+
+def _place(tensors: list[Tensor], values: list[Tensor], copied: list[bool]) -> None:
+    """Let tensors have values: by their pointer, or copied."""
+    for tensor, value, copy in zip(tensors, values, copied, strict=True):
+        if copy:
+            tensor.copy_(value)
+        else:
+            tensor.data = value
 
 
 def _slot(module: nn.Module, name: str) -> tuple[Mapping[str, Tensor | None], str]:

@@ -62,6 +62,9 @@ class RunSettings:
         ckpt: checkpoint for ``stage=test|validate|predict|sample``.
         source: for ``stage=predict``: a folder, a glob or one image; the test split where not given.
         beside: for ``stage=sample``: checkpoints of further runs, in their run directories, by the name of their rows.
+        compile: let ``torch.compile`` translate the blocks of the task; the first steps take longer.
+        activation_checkpointing: compute the activations within blocks once more in the backward pass: less memory, a
+            third more computation.
         matmul_precision: of float32 matrix products, as ``torch.set_float32_matmul_precision``.
         full_trace: whether a user's mistake is shown with its traceback.
         when_absent: what runs where the data are missing and neither ``data=`` nor ``paths.data_dir`` was typed.
@@ -82,6 +85,8 @@ class RunSettings:
     ckpt: Path | None = None
     source: str | None = None
     beside: dict[str, Path] | None = None
+    compile: bool = False
+    activation_checkpointing: bool = False
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     full_trace: bool = False
     when_absent: Substitute | None = None

@@ -18,10 +18,10 @@ import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.utilities import rank_zero_only
 
 from neurotrain.app.allow import AllowList
 from neurotrain.app.compose import UNBOUND, Configuration
+from neurotrain.app.ranks import RUN_DIR_VARIABLE, agreed, is_first_rank
 from neurotrain.app.registry import register
 from neurotrain.app.run_directory import ResumeError, RunDirectory, detach_log, locate
 from neurotrain.app.runs.process import recorded
@@ -33,11 +33,9 @@ from neurotrain.callbacks import NonFiniteLossError
 from neurotrain.data import PlannedDataModule
 from neurotrain.storage import StorageError
 from neurotrain.storage.tensors import check_checkpoint, read_state
+from neurotrain.strategies.blocks import compile_blocks, recompute_activations
 
 logger = logging.getLogger(__name__)
-
-_RUN_DIR_VARIABLE = "NEUROTRAIN_RUN_DIR"
-"""Tells the other ranks of one run where rank 0 put it."""
 
 MISTAKES = (ValueError, ImportError, FileNotFoundError, NonFiniteLossError, StorageError)
 """What a user can mend: shown as one message; the traceback is in ``log.txt``, and shown with ``debug=``."""
@@ -87,16 +85,12 @@ def train(config: Configuration, *, keep_predictions: bool = True) -> Run:
         >>> neurotrain.train(config).metrics["test/dice"]  # doctest: +SKIP
     """
     _check_stage(config.values)
-    directory = _directory(config.values)
-    for checkpoint in filter(None, (config.values["ckpt"], directory.checkpoint)):
-        check_checkpoint(Path(checkpoint))
-    if _is_first_rank():
-        directory.write_start(config)
+    directory = agreed(partial(_begun, config), num_nodes=config.values["trainer"]["num_nodes"])
     values = config.bound_to(directory.path)
     torch.set_float32_matmul_precision(values["matmul_precision"])
     seed_everything(values["seed"], workers=True, verbose=False)
     spare_checks()
-    here = recorded(directory.path, first_rank=_is_first_rank())
+    here = recorded(directory.path, first_rank=is_first_rank())
     with here, _logged(directory, Secrets.of(config.raw)), _shared_with_ranks(directory.path):
         _announce(config, directory)
         data, model, trainer = _build(values, directory)
@@ -124,24 +118,32 @@ def _check_stage(values: Mapping[str, Any]) -> None:
         problems.append(Problem("ckpt", f"stage={stage} needs ckpt=PATH, a checkpoint of a run", None))
     elif ckpt is not None and not Path(ckpt).is_file():
         problems.append(Problem("ckpt", f"no checkpoint at {ckpt}", None))
+    if stage != "fit" and values["activation_checkpointing"]:
+        told = f"has no effect with stage={stage}, only with stage=fit"
+        problems.append(Problem("activation_checkpointing", told, None))
     if problems:
         raise ConfigurationError(problems)
 
 
-def _is_first_rank() -> bool:
-    """Whether this process is rank 0, as far as the launcher's environment says before a Trainer exists."""
-    return rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
+def _begun(config: Configuration) -> RunDirectory:
+    """Find the run's directory; on the first process, write there what the run was told."""
+    directory = _directory(config.values)
+    for checkpoint in filter(None, (config.values["ckpt"], directory.checkpoint)):
+        check_checkpoint(Path(checkpoint))
+    if is_first_rank():
+        directory.write_start(config)
+    return directory
 
 
 def _directory(values: Mapping[str, Any]) -> RunDirectory:
     paths = values["paths"]
     run_dir = None if paths["run_dir"] == str(UNBOUND) else paths["run_dir"]
-    run_dir = os.environ.get(_RUN_DIR_VARIABLE, run_dir)
+    run_dir = os.environ.get(RUN_DIR_VARIABLE, run_dir)
     resume = values["resume"]
     if resume is not None and values["stage"] != "fit":
         raise ResumeError(f"resume={resume} has no effect with stage={values['stage']}: use ckpt=PATH")
-    if _RUN_DIR_VARIABLE in os.environ and resume is None:
-        return RunDirectory(Path(os.environ[_RUN_DIR_VARIABLE]))
+    if RUN_DIR_VARIABLE in os.environ and resume is None:
+        return RunDirectory(Path(os.environ[RUN_DIR_VARIABLE]))
     return locate(
         name=values["name"],
         runs_dir=Path(paths["runs_dir"]),
@@ -154,6 +156,10 @@ def _build(values: Mapping[str, Any], directory: RunDirectory) -> tuple[Lightnin
     allow = register()
     data = instantiate(values["data"], allow=allow, key="data")
     model = instantiate(values["model"], allow=allow, key="model")
+    if values["compile"]:
+        compile_blocks(model)
+    if values["activation_checkpointing"]:  # last: what is compiled is recomputed
+        recompute_activations(model)
     callbacks = _members(values["callbacks"], allow, "callbacks")
     loggers = _members(values["logger"], allow, "logger")
     factory = trainer_factory(values)
@@ -286,7 +292,7 @@ def _logged(directory: RunDirectory, secrets: Secrets) -> Generator[None]:
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(HidingFormatter("%(message)s", secrets))
     ours.setLevel(logging.INFO)
-    if _is_first_rank():
+    if is_first_rank():
         ours.addHandler(terminal)
     earlier = [(handler, handler.level) for handler in theirs.handlers]
     for handler in theirs.handlers:
@@ -318,15 +324,15 @@ def _failure_record() -> logging.LogRecord:
 @contextmanager
 def _shared_with_ranks(path: Path) -> Generator[None]:
     """Let processes that Lightning launches for other ranks find this run's directory."""
-    earlier = os.environ.get(_RUN_DIR_VARIABLE)
-    os.environ[_RUN_DIR_VARIABLE] = str(path)
+    earlier = os.environ.get(RUN_DIR_VARIABLE)
+    os.environ[RUN_DIR_VARIABLE] = str(path)
     try:
         yield
     finally:
         if earlier is None:
-            del os.environ[_RUN_DIR_VARIABLE]
+            del os.environ[RUN_DIR_VARIABLE]
         else:
-            os.environ[_RUN_DIR_VARIABLE] = earlier
+            os.environ[RUN_DIR_VARIABLE] = earlier
 
 
 __all__ = ["MISTAKES", "Run", "spare_checks", "train", "trainer_factory"]

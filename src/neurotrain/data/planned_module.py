@@ -12,6 +12,7 @@ from weakref import WeakSet, ref
 
 import numpy as np
 from lightning import LightningDataModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 
@@ -267,8 +268,18 @@ class PlannedDataModule(LightningDataModule, ABC):
 
     @property
     def world_size(self) -> int:
-        """Processes that train together."""
-        return 1 if self.trainer is None else self.trainer.world_size
+        """Processes that share the samples; those that share each layer of a network see the same ones."""
+        return self._share()[1]
+
+    def _share(self) -> tuple[int, int]:
+        """This process's place among those that share the samples, and how many they are."""
+        trainer = self.trainer
+        if trainer is None:
+            return 0, 1
+        if not isinstance(trainer.strategy, ModelParallelStrategy):
+            return trainer.global_rank, trainer.world_size
+        told = trainer.strategy.distributed_sampler_kwargs
+        return told["rank"], told["num_replicas"]
 
     @property
     def global_batch(self) -> int:
@@ -317,7 +328,7 @@ class PlannedDataModule(LightningDataModule, ABC):
             plan=plan,
             batch_size=self._batch_size if train else self._eval_batch_size,
             drop_last=train,
-            rank=0 if trainer is None else trainer.global_rank,
+            rank=self._share()[0],
             world_size=self.world_size,
             num_workers=self._num_workers,
             persistent_workers=train and self._num_workers > 0,

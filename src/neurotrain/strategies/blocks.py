@@ -54,15 +54,15 @@ def recompute_activations(network: nn.Module) -> list[str]:
     to a block before is recomputed with it: compile first.
 
     Args:
-        network: any module; its blocks are changed.
+        network: a task, or any module; its blocks are changed, or its largest part where it has none.
 
     Returns:
-        Names of the blocks; the whole network counts as one where it has none (``""``).
+        Names of what was changed.
 
     Reference:
         Chen et al., 2016 (arXiv:1604.06174).
     """
-    blocks = _blocks_or_all(network)
+    blocks = _blocks_or_largest(network)
     for block in blocks.values():
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=partial(_recomputing, block))
     return list(blocks)
@@ -74,19 +74,25 @@ def compile_blocks(network: nn.Module) -> list[str]:
     Names of parameters stay.
 
     Args:
-        network: any module; its blocks are changed.
+        network: a task, or any module; its blocks are changed, or its largest part where it has none.
 
     Returns:
-        Names of the blocks; the whole network counts as one where it has none (``""``).
+        Names of what was changed.
     """
-    blocks = _blocks_or_all(network)
+    blocks = _blocks_or_largest(network)
     for block in blocks.values():
         block.forward = torch.compile(block.forward)
     return list(blocks)
 
 
-def _blocks_or_all(network: nn.Module) -> dict[str, nn.Module]:
-    return blocks_of(network) or {"": network}
+def _blocks_or_largest(module: nn.Module) -> dict[str, nn.Module]:
+    """Blocks; of a task whose network has none, the network: its largest part."""
+    parts = dict(module.named_children())
+    blocks = blocks_of(module)
+    if blocks or not parts:
+        return blocks or {"": module}
+    largest = max(parts, key=lambda name: sum(parameter.numel() for parameter in parts[name].parameters()))
+    return {largest: parts[largest]}
 
 
 def _recomputing(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -116,9 +116,10 @@ class ShardedStrategy(OneFileStrategy):
 
     def _begin_evaluation(self) -> None:
         super()._begin_evaluation()
-        for part in self._parts():
-            part.set_reshard_after_forward(False, recurse=False)
-            part.unshard()
+        with torch.inference_mode(False), torch.no_grad():  # training goes on with the memory that is taken here
+            for part in self._parts():
+                part.set_reshard_after_forward(False, recurse=False)
+                part.unshard()
 
     def _end_evaluation(self) -> None:
         for part in self._parts():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
+import torch
 from lightning.pytorch import LightningModule
-from torch import nn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from neurotrain.networks.blocks import Attention, FeedForward
 from neurotrain.strategies.one_file import OneFileStrategy
@@ -33,11 +36,26 @@ class TensorParallelStrategy(OneFileStrategy):
             ValueError: if it is not positive.
         """
         super().__init__(timeout_seconds=timeout_seconds)
+        self._compared = False
 
     def setup_environment(self) -> None:
         """Starts the processes; all of them share each layer."""
         self._data_parallel_size, self._tensor_parallel_size = 1, self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def training_step(  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning names no argument
+        self,
+        *args: Any,  # noqa: ANN401 - a batch and its number
+    ) -> STEP_OUTPUT:
+        """Makes sure that the first batch is the same on all processes: parts of different ones would make no sum.
+
+        Raises:
+            ValueError: if it is not.
+        """
+        if not self._compared:
+            self._compared = True
+            check_equal_batches(args[0])
+        return super().training_step(*args)
 
     def check(self, task: LightningModule) -> None:
         """Every task may be cut, if its network has blocks that can be."""
@@ -56,3 +74,24 @@ class TensorParallelStrategy(OneFileStrategy):
                 "use trainer=fsdp"
             )
         return task
+
+
+def check_equal_batches(batch: Any) -> None:  # noqa: ANN401 - what a loader yields
+    """Compare a batch over all processes; a collective.
+
+    Args:
+        batch: nested mappings and sequences of tensors and plain values.
+
+    Raises:
+        ValueError: on all processes, if two of them hold different batches.
+    """
+    own = [
+        (tuple(leaf.shape), leaf.double().nan_to_num().sum().item()) if isinstance(leaf, Tensor) else repr(leaf)
+        for leaf in tree_leaves(batch)
+    ]
+    told: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(told, own)
+    if any(other != own for other in told):
+        raise ValueError(
+            "trainer.strategy: processes that share each layer need the same batches, this data module gives each its own"
+        )

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 class PackedLayer(nn.Module):
     """Attention and a perceptron, each behind a norm and beside a shortcut; queries, keys and values come together.
 
-
     Args:
         width: D.
         heads: of the attention; a divisor of the width.
