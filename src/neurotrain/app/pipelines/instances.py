@@ -207,6 +207,6 @@ def _text(value: Scalar) -> str:
 
 
 def _file_name(name: str) -> str:
-    """Return a name that every file system takes; one that had to be changed ends with its hash."""
-    plain = re.sub(r"[^A-Za-z0-9_.=,-]", "_", name.replace("[", "-").replace("]", ""))[:120]
+    """Return a name that file systems and Hydra's grammar take; one that had to be changed ends with its hash."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100].strip("-")
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
