@@ -49,6 +49,7 @@ class ParquetSource(Source):
         table_columns: further columns of :meth:`table`, to weight or to balance by.
         cache_bytes: decoded row groups kept in memory by each process.
         decoded_dir: folder on a local disk for decoded row groups; None keeps them in memory only.
+        largest_group: bytes that a row group may decode to; a larger one is refused before it fills the memory.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -78,11 +79,14 @@ class ParquetSource(Source):
         table_columns: Sequence[str] = (),
         cache_bytes: int = 256 * 2**20,
         decoded_dir: Path | None = None,
+        largest_group: int = 4 * 2**30,
     ) -> None:
         super().__init__(name=name)
         if cache_bytes < 1:
             raise ValueError(f"cache_bytes={cache_bytes}: at least one row group is always kept, give what it may take")
-        self._storage = storage
+        if largest_group < 1:
+            raise ValueError(f"largest_group={largest_group}: bytes, at least 1")
+        self._storage, self._largest_group = storage, largest_group
         self._files = files
         self._given = columns
         self._filters = tuple(filters)
@@ -117,6 +121,7 @@ class ParquetSource(Source):
             columns=self._columns,
             cache_bytes=self._cache_bytes,
             decoded_dir=self._decoded_dir,
+            largest_group=self._largest_group,
         )
         self._warn_of_thrashing(footers)
         self._footers = footers

@@ -52,14 +52,16 @@ class ParquetFooter:
         """Rows of each row group."""
         return tuple(self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups))
 
-    def stored_bytes(self, columns: Sequence[str]) -> int:
-        """Uncompressed size of some columns in all row groups.
+    def stored_bytes(self, columns: Sequence[str], *, group: int | None = None) -> int:
+        """Uncompressed size of some columns.
 
         Args:
             columns: dotted names of leaves.
+            group: number of a row group; None: in all of them.
         """
         wanted = set(columns)
-        groups = (self.metadata.row_group(number) for number in range(self.metadata.num_row_groups))
+        numbers = range(self.metadata.num_row_groups) if group is None else (group,)
+        groups = (self.metadata.row_group(number) for number in numbers)
         chunks = (group.column(number) for group in groups for number in range(group.num_columns))
         return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in wanted)
 

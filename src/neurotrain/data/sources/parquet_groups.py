@@ -21,6 +21,9 @@ from neurotrain.data.sources.parquet_footer import ParquetFooter
 from neurotrain.data.sources.ranged_file import RangedFile
 from neurotrain.storage import ChangedError, LocalStorage, Storage, StorageError
 
+_STEP = 1024
+"""Rows decoded at once where a row group could be larger than is allowed."""
+
 MOST_OPEN = 256
 """Row groups held at once, whatever their size: a mapped one holds a file descriptor."""
 
@@ -42,6 +45,7 @@ class RowGroups:
         columns: by field; nothing else is read.
         cache_bytes: of decoded row groups in memory; one row group is kept even if it is larger.
         decoded_dir: folder for decoded row groups, to be mapped instead of kept in memory.
+        largest_group: bytes that a row group may decode to.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class RowGroups:
         columns: Mapping[str, Column],
         cache_bytes: int,
         decoded_dir: Path | None,
+        largest_group: int,
     ) -> None:
+        self._largest = largest_group
         self._storage, self._footers, self._columns = storage, footers, dict(columns)
         self._cache_bytes, self._decoded_dir = cache_bytes, decoded_dir
         layout = repr([(field, column.path) for field, column in columns.items()])
@@ -130,9 +136,30 @@ class RowGroups:
 
     def _decode(self, file: int, group: int) -> pa.Table:
         names = [column.name for column in self._columns.values()]
+        footer = self._footers[file]
+        stored, rows = footer.stored_bytes(names, group=group), footer.rows[group]
         # Threads of Arrow do not live on in a forked worker; workers are the parallelism here.
-        table = self._open(file).read_row_group(group, columns=names, use_threads=False)
+        if rows * stored <= self._largest:
+            table = self._open(file).read_row_group(group, columns=names, use_threads=False)
+        else:  # a dictionary may tell each of its values any number of times
+            table = self._decode_in_steps(file, group, rows=max(1, min(_STEP, self._largest // max(stored, 1))))
         return extract(table, self._columns)
+
+    def _decode_in_steps(self, file: int, group: int, *, rows: int) -> pa.Table:
+        """Decode some rows at a time, and stop where they are too many bytes."""
+        names = [column.name for column in self._columns.values()]
+        parts: list[pa.RecordBatch] = []
+        total = 0
+        opened = self._open(file)
+        for part in opened.iter_batches(batch_size=rows, row_groups=[group], columns=names, use_threads=False):
+            total += part.nbytes
+            if total > self._largest:
+                uri = self._footers[file].uri
+                message = f"{uri}: row group {group} decodes to more than {self._largest} bytes: raise largest_group"
+                self._broken[file, group] = message
+                raise SampleFormatError(message)
+            parts.append(part)
+        return pa.Table.from_batches(parts).combine_chunks()
 
     def _open(self, file: int) -> pq.ParquetFile:
         if file not in self._files:

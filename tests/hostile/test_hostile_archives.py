@@ -1,0 +1,168 @@
+"""Shards, tables and names that lead out of their folder, run a command or never end."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from canaries import Canary
+
+from neurotrain.app.simpletuner import convert_file
+from neurotrain.data.convert import convert
+from neurotrain.data.sources import (
+    FolderSource,
+    ParquetSource,
+    SampleFormatError,
+    Source,
+    TableSource,
+    WebDatasetSource,
+    WebDatasetStream,
+)
+from neurotrain.storage import LocalStorage, StorageError, open_storage
+
+
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, target: str = "", data: bytes = b""
+) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, len(data)
+    return info, data
+
+
+def tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for info, data in members:
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+SHARDS: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "out by dots": (lambda out: tar(member("../fired.jpg", data=b"x")), "leads out"),
+    "absolute": (lambda out: tar(member(f"{out}/fired.jpg", data=b"x")), "leads out"),
+    "a link, then a file through it": (
+        lambda out: tar(member("a.jpg", tarfile.SYMTYPE, str(out)), member("a.jpg/fired.jpg", data=b"x")),
+        "a symbolic link",
+    ),
+    "a hard link": (lambda out: tar(member("a.jpg", tarfile.LNKTYPE, "/etc/passwd")), "a hard link"),
+    "a device": (lambda out: tar(member("a.jpg", tarfile.BLKTYPE)), "a device"),
+    "a pipe": (lambda out: tar(member("a.jpg", tarfile.FIFOTYPE)), "a named pipe"),
+    "a pickle": (lambda out: tar(member("a.pyd", data=b"cos\nsystem\n(S'true'\ntR.")), "is a pickle"),
+    "a pickle in capitals": (lambda out: tar(member("a.PICKLE", data=b"x")), "is a pickle"),
+    "a checkpoint": (lambda out: tar(member("a.pth", data=b"x")), "is a pickle"),
+    "too large a member": (lambda out: tar(member("a.jpg", data=bytes(2**21))), "at most 1048576: raise"),
+    "too many members": (lambda out: tar(*(member(f"{n}.jpg") for n in range(20))), "more than 16 members"),
+}  # fmt: skip
+
+
+def first_of(source: Source) -> object:
+    source.setup()
+    return source.read(0)
+
+
+LIMITS = {"largest_member": 2**20, "most_members": 16}
+
+
+@pytest.mark.parametrize("layout", ["folder", "huggingface", "webdataset"])
+@pytest.mark.parametrize("name", SHARDS)
+def test_shards_that_are_converted(name: str, layout: str, tmp_path: Path, canary: Canary) -> None:
+    make, reason = SHARDS[name]
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "hostile.tar").write_bytes(make(canary.path.parent))
+    before = sorted(tmp_path.rglob("*"))
+    shards = WebDatasetSource(name="x", storage=LocalStorage(root=source), **LIMITS)  # type: ignore[arg-type]
+    with pytest.raises(SampleFormatError, match=rf"hostile\.tar.*{reason}"):
+        convert(shards, layout=layout, target=str(target))
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file() and path not in before] == []
+    assert list(canary.path.parent.iterdir()) == []
+
+
+def test_a_compressed_shard_that_never_ends(tmp_path: Path) -> None:
+    """Members that nobody wants are passed over, yet unpacked: their sum is bounded."""
+    members = [member(f"s.unwanted{n}", data=bytes(2**20)) for n in range(12)]
+    (tmp_path / "hostile.tar.gz").write_bytes(gzip.compress(tar(*members, member("s.jpg", data=b"x")), 9))
+    assert (tmp_path / "hostile.tar.gz").stat().st_size < 2**15
+    storage = LocalStorage(root=tmp_path)
+
+    def stream(**limits: int) -> WebDatasetStream:
+        return WebDatasetStream(
+            name="x", storage=storage, shards="*.tar.gz", fields={"image": "jpg"}, shuffle_buffer=1, **limits
+        )
+
+    shard = list(stream(largest_shard=2**24)._read_shard(0, 0))
+    assert [sample.fields for sample in shard] == [{"image": b"x"}]
+    with pytest.raises(SampleFormatError, match=r"hostile\.tar\.gz: .*more than 4194304 bytes: raise largest_shard"):
+        list(stream(largest_shard=2**22)._read_shard(0, 0))
+
+
+COMMANDS = ["pipe:{command}", "pipe:{command} |", "|{command}", "file:///etc/passwd", "../*.tar", "/etc/*.tar",
+            "gs://bucket/a.tar", "simplecache::http://127.0.0.1/a.tar"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("kind", ["indexed", "streamed", "parquet"])
+def test_commands_for_names(kind: str, name: str, tmp_path: Path, canary: Canary) -> None:
+    storage, named = LocalStorage(root=tmp_path), name.format(command=canary.command)
+    find: dict[str, Callable[[], object]] = {
+        "indexed": WebDatasetSource(name="x", storage=storage, shards=named).setup,
+        "streamed": WebDatasetStream(name="x", storage=storage, shards=named).shard_count,
+        "parquet": ParquetSource(name="x", storage=storage, files=named).setup,
+    }
+    with pytest.raises((ValueError, StorageError)):
+        find[kind]()
+
+
+@pytest.mark.parametrize("uri", ["pipe:touch x", "pipe://touch x", "shell://x", "simplecache::file:///etc", "git://x"])
+def test_storages_of_other_kinds(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, StorageError)):
+        open_storage(uri).read("a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["../secret.png", "/etc/passwd", "a/../../secret.png", "pipe:cat secret", "a\0b"])
+def test_rows_that_lead_out(key: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    inside = tmp_path / "in"
+    inside.mkdir()
+    pq.write_table(pa.table({"image": [key]}), inside / "rows.parquet")
+    storage = LocalStorage(root=inside)
+    with pytest.raises((ValueError, StorageError)) as refused:
+        first_of(TableSource(name="x", storage=storage, table="rows.parquet", tables=storage))
+    assert "secret" not in str(refused.value).replace(key, "")
+
+
+def test_links_in_a_folder_that_lead_out(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    inside = tmp_path / "in"
+    inside.mkdir()
+    (inside / "a.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises((ValueError, StorageError)) as refused:
+        first_of(FolderSource(name="x", storage=LocalStorage(root=inside)))
+    assert "a.png" in str(refused.value) or "in" in str(refused.value)
+
+
+def test_a_footer_that_claims_more_than_there_is(tmp_path: Path) -> None:
+    """One value of 1 MiB, told a hundred thousand times by a dictionary: some kilobytes that decode to 100 GB."""
+    value = bytes(2**20)
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array([value]))
+    pq.write_table(pa.table({"image": column}), tmp_path / "hostile.parquet", store_schema=False)
+    assert (tmp_path / "hostile.parquet").stat().st_size < 2**20
+    source = ParquetSource(name="x", storage=LocalStorage(root=tmp_path), largest_group=2**25)
+    source.setup()
+    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0 .*largest_group"):
+        source.read(0)
+
+
+def test_python_objects_in_a_file_of_backends(tmp_path: Path, canary: Canary) -> None:
+    path = tmp_path / "multidatabackend.json"
+    path.write_text(f'!!python/object/apply:os.system ["{canary.command}"]')
+    with pytest.raises(ValueError, match=r"multidatabackend\.json"):
+        convert_file(path, name="x", experiment=False, options={})
