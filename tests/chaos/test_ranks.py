@@ -15,7 +15,7 @@ from ranks_apart import PATIENCE, Ranks
 
 from neurotrain.callbacks import NanGuard, find_last
 
-DEADLINE = 3.0
+DEADLINE = 2.0
 
 
 class At(Callback):
@@ -82,7 +82,7 @@ def test_one_rank_stalls(rank: int, fault: str, tmp_path: Path, tried: Callable[
     assert codes[reporter] == 1
     said = run.said(reporter)
     assert "nothing has happened for" in said
-    assert "deadline=3" in said
+    assert "deadline=2" in said
     assert "in which the gradients of all ranks are brought together, at step 3" in said
     assert f"rank {1 - reporter} (pid {run.pids[1 - reporter]}" in said
     if reporter != rank:
