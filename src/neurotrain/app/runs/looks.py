@@ -62,7 +62,7 @@ def look(run_dir: Path) -> Look:
         status=status,
         resumable=is_resumable(facts, status),
         step=step,
-        epoch=None if "epoch" not in last else int(last["epoch"]),
+        epoch=_epoch(facts, last),
         total_steps=total,
         samples_per_second=last.get(_SPEED),
         seconds_left=None if running is None else _left(running, step, total, now=_changed(run_dir, now)),
@@ -70,6 +70,15 @@ def look(run_dir: Path) -> Look:
         metrics={name: value for name, value in last.items() if name not in ("step", "epoch")},
         usage={} if running is None or not running.is_here else usage(running.pid),
     )
+
+
+def _epoch(facts: RunFacts, last: dict[str, float]) -> int | None:
+    """The epoch of the last row; what is logged behind the last epoch belongs to it."""
+    limit = facts.parameters.get("trainer.max_epochs")
+    if "epoch" not in last:
+        return None
+    epoch = int(last["epoch"])
+    return min(epoch, limit - 1) if isinstance(limit, int) and limit > 0 else epoch
 
 
 def _changed(run_dir: Path, now: float) -> float:

@@ -33,7 +33,7 @@ class ProcessRecord:
         began: seconds since the epoch.
         first_step: optimizer steps that the run's metrics told of when it began.
         outcome: see :data:`Outcome`.
-        error: first line of the exception that ended it.
+        error: type of the exception that ended it; what it says stands in the log, where secrets are hidden.
     """
 
     pid: int
@@ -110,17 +110,12 @@ def recorded(run_dir: Path, *, first_rank: bool = True) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        write_record(run_dir, replace(record, outcome="failed", error=_first_line(error)))
+        write_record(run_dir, replace(record, outcome="failed", error=type(error).__name__))
         raise
     except BaseException:  # SIGTERM, SIGINT, SystemExit: somebody ended it
         write_record(run_dir, replace(record, outcome="interrupted"))
         raise
     write_record(run_dir, replace(record, outcome="finished"))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
 
 
 def _ticks(pid: int) -> int | None:
