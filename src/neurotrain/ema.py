@@ -129,8 +129,8 @@ class ExponentialMovingAverage:
     def swap(self) -> Generator[None]:
         """Puts the averaged weights into the module for the length of a ``with`` block.
 
-        No value is copied: the module's tensors point to the averages and back, also after an exception. Only of what is
-        sharded this process's part changes places with its average.
+        No value is copied: the module's tensors point to the averages and back, also after an exception. Of what is
+        sharded, this process's part alone changes places with its average.
 
         Raises:
             RuntimeError: before :meth:`attach`, and inside another :meth:`swap`.

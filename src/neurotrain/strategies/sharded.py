@@ -68,6 +68,9 @@ class ShardedStrategy(OneFileStrategy):
     def divide(self, task: LightningModule) -> nn.Module:
         """Shard each block, then what is left."""
         mesh = self.device_mesh["data_parallel"]
+        # Rows of weights in channels-last format are not one piece of memory; convolutions follow their input's format.
+        for parameter in task.parameters():
+            parameter.data = parameter.data.contiguous()
         # A scalar (a temperature, a gate) has no rows to divide: each process keeps it whole.
         scalars = {parameter for parameter in task.parameters() if parameter.ndim == 0}
         self._scalars = [scalar for scalar in task.parameters() if scalar in scalars]

@@ -93,5 +93,6 @@ def check_equal_batches(batch: Any) -> None:  # noqa: ANN401 - what a loader yie
     torch.distributed.all_gather_object(told, own)
     if any(other != own for other in told):
         raise ValueError(
-            "trainer.strategy: processes that share each layer need the same batches, this data module gives each its own"
+            "trainer.strategy: processes that share each layer need the same batches, this data module gives each "
+            "its own"
         )
