@@ -25,7 +25,8 @@ def _check(found: dict[int, dict[str, dict[str, float]]]) -> None:
 
 
 def test_figures_are_those_of_one_process(tmp_path: Path) -> None:
-    found = {n: evaluate_over_processes(n, tmp_path, FEW, count=100, batch_size=8, deadline=60) for n in (1, 2, 3)}
+    # 3 does not divide 100: a sampler that pads evaluates two images twice. 2 is tried with --all-kills.
+    found = {n: evaluate_over_processes(n, tmp_path, FEW, count=100, batch_size=8, deadline=240) for n in (1, 3)}
     _check(found)
     assert 0 < found[1]["classification padded"]["auroc"] < 1
     assert 0 < found[1]["segmentation planned"]["nsd"] < 1
