@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-PATIENCE = 200
+PATIENCE = 400
 
 
 def run_zero(module: str, checks: Sequence[str], folder: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from neurotrain.strategies.one_file import share_buffers
-from neurotrain.strategies.zero_checks import check_run, check_schedules
+from neurotrain.strategies.zero_checks import check_finite, check_run, check_schedules
 from neurotrain.strategies.zero_start import no_broadcast, take_over_first, use_cpu
 from neurotrain.strategies.zero_state import (
     ParameterGroups,
@@ -145,13 +145,12 @@ class ZeroStrategy(DeepSpeedStrategy):
         """Whole weights, on the first process only; all of them have to call it."""
         assert self.lightning_module is not None
         self._evaluation.close()
-        return gather_weights(
-            self.lightning_module,
-            self._optimizer(),
-            self._groups,
-            device=self.root_device,
-            keep=self.is_global_zero,
-        )
+        task, keep = self.lightning_module, self.is_global_zero
+        found = gather_weights(task, self._optimizer(), self._groups, device=self.root_device, keep=keep)
+        if self.stage == 3:
+            trained = {name: found[name] for name, _ in task.named_parameters() if keep}
+            check_finite(task.trainer, trained)
+        return found
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The whole state of the task's optimizer, on the first process only; all of them have to call it."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 
-from neurotrain.callbacks import WeightAveraging
+from neurotrain.callbacks import NanGuard, NonFiniteLossError, WeightAveraging
 
 
 def check_run(trainer: Trainer, task: LightningModule, *, stage: int) -> None:
@@ -34,7 +38,7 @@ def check_run(trainer: Trainer, task: LightningModule, *, stage: int) -> None:
         if stage == 3 and isinstance(callback, WeightAveraging):
             raise ValueError(
                 "WeightAveraging would average nothing: under ZeRO-3 no process has the weights. "
-                "Use trainer=deepspeed_zero2, or leave it out (callbacks.ema=null)"
+                "Use trainer=deepspeed_zero2, or leave it out (callbacks.average=null)"
             )
         if isinstance(callback, GradientAccumulationScheduler):
             raise ValueError(
@@ -55,3 +59,21 @@ def check_schedules(task: LightningModule, count: int) -> None:
     """
     if count > 1:
         raise ValueError(f"{type(task).__name__} has {count} learning-rate schedules, ZeRO takes one: use trainer=ddp")
+
+
+def check_finite(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
+    """Do for gathered weights what :class:`NanGuard`, where it is used, cannot: under ZeRO-3 it sees empty tensors.
+
+    Args:
+        trainer: with its callbacks.
+        weights: those that are to be saved, on the first process; all of them have to call it.
+
+    Raises:
+        NonFiniteLossError: on all processes, naming the first such weight.
+    """
+    if not any(isinstance(callback, NanGuard) for callback in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    wrong = next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
+    wrong = trainer.strategy.broadcast(wrong)
+    if wrong is not None:
+        raise NonFiniteLossError(f"{wrong} is not finite after step {trainer.global_step}: not saved")
