@@ -53,7 +53,7 @@ def test_rows_wait_and_are_flushed_in_whole_lines(tmp_path: Path) -> None:
     hasty = MetricsCsv(directory=tmp_path / "b", flush_seconds=0)
     for step in range(3):
         hasty.log_metrics({"x": float(step), "epoch": 0}, step=step)
-        assert len((tmp_path / "b" / "metrics.csv").read_text().splitlines()) == step + 2
+        assert len(read_metrics(hasty.path)) == step  # the row of the present step may still grow
 
 
 def test_same_step_shares_a_row_until_a_value_would_be_lost(tmp_path: Path) -> None:
@@ -71,6 +71,7 @@ def test_new_columns_keep_what_is_there_and_leave_no_other_file(tmp_path: Path) 
     logger.log_metrics({"loss": 0.1 + 0.2}, step=1)
     logger.log_metrics({'odd, "name"': math.nan}, step=2)
     logger.log_metrics({"loss": math.inf}, step=3)
+    logger.flush()
     rows = read_metrics(tmp_path / "metrics.csv")
     assert rows[0] == {"step": 1, "loss": 0.1 + 0.2}
     assert math.isnan(rows[1]['odd, "name"'])
@@ -143,5 +144,15 @@ def test_rows_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert [record.message for record in caplog.records] == [
         f"{tmp_path}/metrics.csv: No space left on device; metrics wait in memory until there is room"
     ]
+    logger.flush()
+    assert [row["step"] for row in read_metrics(logger.path)] == [1, 2]
+
+
+def test_values_of_one_step_share_a_row_however_slowly_they_come(tmp_path: Path) -> None:
+    logger = MetricsCsv(directory=tmp_path, flush_seconds=0.0)
+    logger.log_metrics({"loss": 0.5, "epoch": 0}, step=1)
+    logger.log_metrics({"dice": 0.25, "epoch": 0}, step=1)
+    logger.log_metrics({"loss": 0.25, "epoch": 0}, step=2)
+    assert read_metrics(logger.path) == [{"step": 1, "epoch": 0, "loss": 0.5, "dice": 0.25}]
     logger.flush()
     assert [row["step"] for row in read_metrics(logger.path)] == [1, 2]

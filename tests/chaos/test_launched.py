@@ -59,7 +59,7 @@ def _line(process: Path) -> bytes:
 def test_one_rank_has_trouble(rank: int, fault: str, tmp_path: Path, tried: Callable[..., None]) -> None:
     tried(f"one rank {fault}, under the launcher")
     command = _command(tmp_path, "callbacks.watchdog.deadline=20", *_trouble(rank, fault))
-    run = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=900, check=False)
     told = run.stdout + run.stderr
     assert run.returncode != 0, told
     if fault == "raises":
@@ -75,7 +75,7 @@ def test_sigterm_to_the_launcher_ends_both_ranks(tmp_path: Path, tried: Callable
     tried("SIGTERM, under the launcher")
     with (tmp_path / "told").open("wb") as told:
         process = subprocess.Popen(_command(tmp_path), env=_environment(), stdout=told, stderr=told)
-    deadline = time.monotonic() + 250
+    deadline = time.monotonic() + 800
     while not list((tmp_path / "run").glob("checkpoints/*.whole")):
         assert time.monotonic() < deadline
         assert process.poll() is None, (tmp_path / "told").read_text()

@@ -126,16 +126,19 @@ class MetricsCsv(Logger):
         else:
             self._rows.append(row)
         if time.monotonic() - self._flushed >= self.flush_seconds:
-            self.flush()
+            self._flush(len(self._rows) - 1)  # the last one may still grow: a step's values share a row, however slow
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Does nothing: ``config.yaml`` beside the file says what the run was told."""
 
     def flush(self) -> None:
         """Writes the rows that wait; where there is no room for them they go on waiting, which is said once."""
+        self._flush(len(self._rows))
+
+    def _flush(self, count: int) -> None:
         self._flushed = time.monotonic()
         try:
-            self._write_rows()
+            self._write_rows(self._rows[:count])
         except OSError as error:
             if not is_lack_of_room(error):
                 raise
@@ -145,21 +148,21 @@ class MetricsCsv(Logger):
         else:
             self._lacks_room = False
 
-    def _write_rows(self) -> None:
-        if not self._rows:
+    def _write_rows(self, rows: list[dict[str, Cell]]) -> None:
+        if not rows:
             return
         columns = self._open()
-        new = [name for name in dict.fromkeys(name for row in self._rows for name in row) if name not in columns]
+        new = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in columns]
         if new:
             _, earlier = _read(self.path)
             self._columns = [*columns, *new]
-            _replace(self.path, self._columns, [*earlier, *self._rows])
+            _replace(self.path, self._columns, [*earlier, *rows])
         else:
             self._columns = None  # looked at anew, and mended, if the disk fills up half-way
             with self.path.open("ab") as file:
-                file.write(_text(columns, self._rows))
+                file.write(_text(columns, rows))
             self._columns = columns
-        self._written, self._rows = self._rows[-1], []
+        self._written, self._rows = rows[-1], self._rows[len(rows) :]
 
     def finalize(self, status: str) -> None:
         """Writes the rows that wait, whatever ended the run."""
