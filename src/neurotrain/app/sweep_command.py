@@ -93,6 +93,7 @@ def sweep(arguments: Sequence[str]) -> int:
     configs = _all_checked([everything for _, everything in runs])
     folder = folder or _folder(request, settings, configs[0])
     objective, direction = _objective(settings, configs[0])
+    _refuse_too_few(max(_devices(one.values["trainer"]) for one in configs), settings)
     lock = DriverLock(folder.path)
     try:
         stamp = _begin(folder, request, None)
@@ -114,6 +115,7 @@ def _search(folder: SweepFolder | None, request: _Request, settings: SweepSettin
     _refuse_what_a_search_decides(search, given, settings)
     probes = [(*given, *(override(key, value) for key, value in probe.items())) for probe in search.probes()]
     config = _all_checked(probes)[0]
+    _refuse_too_few(_devices(config.values["trainer"]), settings)
     folder = place = folder or _folder(request, settings, config)
 
     def plan(number: int, parameters: dict[str, Value]) -> Plan:
@@ -270,6 +272,12 @@ def _devices(trainer: Mapping[str, Any]) -> int:
     if not isinstance(devices, int) or devices < 1:
         raise SweepError(f"trainer.devices={devices}: a sweep leases devices; give their number")
     return devices
+
+
+def _refuse_too_few(devices: int, settings: SweepSettings) -> None:
+    known = visible_devices(os.environ)
+    if settings.launcher == "local" and devices > len(known):
+        raise SweepError(f"trainer.devices={devices}: there are {len(known)} GPUs here")
 
 
 def _objective(settings: SweepSettings, config: Configuration) -> tuple[str | None, Direction]:

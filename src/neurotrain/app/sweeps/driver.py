@@ -124,6 +124,7 @@ class Driver:
         self._waiting: list[Plan] = []
         self._hopeless = False
         self._heeded = 0
+        self._told_of_waiting = False
 
     def run(self) -> SweepResult:
         """Run until every trial has ended, or SIGINT or SIGTERM; running trials then save and end.
@@ -132,19 +133,27 @@ class Driver:
             What became of each trial.
         """
         with self.interrupts.watched():
-            self._take_up()
-            self._save()
-            while True:
-                self._fill()
-                self._heed()
-                self._look()
-                if not self._running and (self._has_stopped or not self._waiting):
-                    break
-                time.sleep(self.pause)
+            try:
+                self._work()
+            except BaseException:
+                for running in self._running.values():
+                    running.stop("driver died")
+                raise
         self._save()
         return SweepResult(
             [(plan, self._outcomes[number]) for number, plan in sorted(self._plans.items())], self.interrupts.number
         )
+
+    def _work(self) -> None:
+        self._take_up()
+        self._save()
+        while True:
+            self._fill()
+            self._heed()
+            self._look()
+            if not self._running and (self._has_stopped or not self._waiting):
+                return
+            time.sleep(self.pause)
 
     @property
     def _has_stopped(self) -> bool:
@@ -183,6 +192,9 @@ class Driver:
             earlier = self._outcomes[plan.number]
             running = self.launcher.start(plan)
             if running is None:
+                if not self._running and not self._told_of_waiting:
+                    self._told_of_waiting = True
+                    self.tell(f"trial {plan.number} waits for a free device")
                 return
             self._waiting.pop(0)
             self._running[plan.number] = running
