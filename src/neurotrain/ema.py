@@ -160,7 +160,7 @@ class ExponentialMovingAverage:
         if self._module is None:
             return {"updates": self.updates, "average": dict(self._average)}
         pairs = zip(self._average.items(), self._tensors(), strict=True)
-        return {"updates": self.updates, "average": {name: whole(with_local(own, like)) for (name, own), like in pairs}}
+        return {"updates": self.updates, "average": {name: _whole(own, like) for (name, own), like in pairs}}
 
     def load_state_dict(self, state: AverageState) -> None:
         """Takes over what :meth:`state_dict` gave, before or after :meth:`attach`.
@@ -202,6 +202,12 @@ class ExponentialMovingAverage:
 def _part(loaded: Tensor | None, tensor: Tensor) -> Tensor:
     """What this process holds of an average: of one that was loaded, or of the tensor as it is."""
     return local(tensor.detach() if loaded is None else part_of(loaded.detach(), tensor))
+
+
+def _whole(average: Tensor, like: Tensor) -> Tensor:
+    """The whole average, of which this process holds what it holds of ``like``."""
+    assert average.shape == local(like).shape, "averages are gathered while the module is sharded"
+    return whole(with_local(average, like))
 
 
 def _place(tensors: list[Tensor], values: list[Tensor], copied: list[bool]) -> None:
