@@ -36,7 +36,7 @@ def _in_a_process(target: object, *given: object) -> None:
     """The trackers' threads and services end with it."""
     process = multiprocessing.get_context("fork").Process(target=target, args=given)  # pyright: ignore
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=240)
     assert process.exitcode == 0
 
 
@@ -63,6 +63,7 @@ def _log_to_mlflow(run_dir: Path, step: int) -> None:
     logger.finalize("success")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of SQLAlchemy
 def test_mlflow_goes_on_with_its_run(run_dir: Path) -> None:
     _needs("mlflow")
     for step in (1, 2):
