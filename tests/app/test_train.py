@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
 
 def test_a_sweep_runs_every_job(data: Path, tmp_path: Path) -> None:
     overrides = [text for text in _small(data, tmp_path) if not text.startswith("paths.run_dir")]
-    done = _command("experiment=drive_unet", *overrides, "test=false", "-m", "seed=0,1", cwd=tmp_path)
+    done = _command("experiment=drive_unet", *overrides, "test=false", "-m", "seed=0,1", "sweep.jobs=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("runs/drive_unet/*/summary.json")]
     assert sorted(summary["seed"] for summary in summaries) == [0, 1]
