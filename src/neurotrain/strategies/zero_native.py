@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from neurotrain.storage.tensors import read_checkpoint
+
 log = logging.getLogger(__name__)
 
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -54,7 +56,7 @@ def _kept_whole(shards: Path) -> dict[str, Tensor]:
     first = shards / "mp_rank_00_model_states.pt"
     if not first.is_file():
         return {}
-    state: dict[str, Tensor] = torch.load(first, map_location="cpu", weights_only=True)["module"]
+    state: dict[str, Tensor] = read_checkpoint(first)["module"]
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
