@@ -137,9 +137,10 @@ class ZeroStrategy(DeepSpeedStrategy):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Tells DeepSpeed whether a step follows; the loss has been divided by the accumulated batches already."""
         assert self.lightning_module is not None
+        assert not args and not kwargs, "only manual_backward passes more, and manual optimization is refused"
         accumulates = self.lightning_module.trainer.fit_loop._should_accumulate()
         self.deepspeed_engine.set_gradient_accumulation_boundary(not accumulates)
-        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
+        return super().backward(closure_loss, optimizer, scale_wrt_gas=False)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole weights, on the first process only; all of them have to call it."""

@@ -20,8 +20,8 @@ def boundary_weights(t: Tensor, *, schedule: NoiseSchedule, first_time: float) -
 
     With ``s = sigma / alpha`` and ``s_0`` its smallest value, ``f = c x_t / alpha + (1 - c) x0(x_t)`` with
     ``c = s_0 / s``: a straight step along the prediction to the smallest noise. Exactly ``x_t / alpha`` there, and a
-    network that is to give the trajectory's end must predict nothing large at any noise: what it predicts is the average
-    velocity on the way. (With ``c = d^2 / ((s - s_0)^2 + d^2)`` it would have to grow as ``d^2 / s^2`` towards the data.)
+    network that is to give the trajectory's end predicts nothing large at any noise: the average velocity on the way.
+    (With ``c = d^2 / ((s - s_0)^2 + d^2)`` its prediction would have to grow as ``d^2 / s^2`` towards the data.)
 
     Args:
         t: times ``(B,)``.
