@@ -29,7 +29,7 @@ from neurotrain.app.sampling import sample
 from neurotrain.app.secrets import HidingFormatter, Secrets
 from neurotrain.app.strict import ConfigurationError, Problem, instantiate
 from neurotrain.app.summary import final_table, summarize
-from neurotrain.callbacks import NonFiniteLossError
+from neurotrain.callbacks import DiskFullError, NonFiniteLossError
 from neurotrain.data import PlannedDataModule
 from neurotrain.storage import StorageError
 from neurotrain.storage.tensors import check_checkpoint, read_state
@@ -37,7 +37,7 @@ from neurotrain.strategies.blocks import compile_blocks, recompute_activations
 
 logger = logging.getLogger(__name__)
 
-MISTAKES = (ValueError, ImportError, FileNotFoundError, NonFiniteLossError, StorageError)
+MISTAKES = (ValueError, ImportError, FileNotFoundError, NonFiniteLossError, StorageError, DiskFullError)
 """What a user can mend: shown as one message; the traceback is in ``log.txt``, and shown with ``debug=``."""
 
 
