@@ -21,8 +21,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--attacks", action="store_true", help="a table of the hostile suite's attacks and results")
 
 
+_LONG = ("e2e", "chaos", "strategies", "golden", "app")
+"""Folders of whole runs. They begin first, or one process would be left alone with them at the end."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that only ``--all-kills`` asks for."""
+    """Put long tests first, and leave out those that only ``--all-kills`` asks for."""
+    places = {Path(__file__).parent / folder: place for place, folder in enumerate(_LONG)}
+    items.sort(key=lambda item: min((places.get(above, len(_LONG)) for above in item.path.parents), default=0))
     if config.getoption("--all-kills"):
         return
     rare = [item for item in items if item.get_closest_marker("all_kills") is not None]

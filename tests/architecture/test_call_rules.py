@@ -13,7 +13,6 @@ NAMED: dict[tuple[str, str], str] = {
     ("neurotrain.data.engine.transport", "pickle.load"): OWN,
     ("neurotrain.data.stream_reader", "pickle.loads"): OWN,
     ("neurotrain.data.stream_loader", "pickle.loads"): OWN,
-    ("neurotrain.strategies.zero_native", "torch.load"): "weights_only=True, shards with a few classes of DeepSpeed",
     (
         "neurotrain.app.jobs.strict_files",
         "yaml.load",

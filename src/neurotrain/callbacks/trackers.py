@@ -151,7 +151,7 @@ def run_id_of(directory: Path) -> str:
 
     Example:
         >>> run_id_of(Path("/runs/drive unet/20260730-1"))
-        'drive-unet-20260730-1-8f7e0d9f'
+        'drive-unet-20260730-1-e030fc54'
     """
     path = directory.absolute()
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
