@@ -7,6 +7,7 @@ A node holds what the constructor says and nothing else: ``configs/**/*.yaml`` i
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, cached_property
@@ -19,7 +20,7 @@ from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra_zen import builds
 from omegaconf import DictConfig, OmegaConf
 
-from neurotrain.app.allow import AllowList
+from neurotrain.app.allow import ALLOW_VARIABLE, AllowList
 from neurotrain.app.diffusion_groups import DIFFUSION
 from neurotrain.app.settings import Paths, RunSettings
 
@@ -406,9 +407,18 @@ def _store(store: ConfigStore, family: Family, name: str, member: type) -> None:
     folder[f"_{name}.yaml"] = _Deferred(family, name, member)
 
 
-@cache
 def register() -> AllowList:
-    """Store every member's node under ``<group>/_<Name>`` and return what configurations may construct."""
+    """Store every member's node under ``<group>/_<Name>`` and return what configurations may construct now."""
+    return _allowed(os.environ.get(ALLOW_VARIABLE, ""))
+
+
+@cache
+def _allowed(prefixes: str) -> AllowList:
+    return AllowList.from_environment(_stored(), environment={ALLOW_VARIABLE: prefixes})
+
+
+@cache
+def _stored() -> dict[str, object]:
     store = ConfigStore.instance()
     store.store(name="_RunSettings", node=_defaults(RunSettings), provider="neurotrain")
     store.store(group="paths", name="_Paths", node=_defaults(Paths), provider="neurotrain")
@@ -417,7 +427,7 @@ def register() -> AllowList:
         for name, member in members(family):
             targets[f"{member.__module__}.{member.__qualname__}"] = member
             _store(store, family, name, member)
-    return AllowList.from_environment(targets)
+    return targets
 
 
 def _defaults(settings: type[RunSettings | Paths]) -> dict[str, Any]:
