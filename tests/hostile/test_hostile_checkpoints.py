@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -194,7 +193,8 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
             "_instantiator": "lightning.pytorch.cli.instantiate_module",
             "optimizer": {"class_path": "os.system", "init_args": {"command": "COMMAND"}},
         },
-        "arguments are required",
+        # the second where the process has closed the parser before, as LightningCLI's command line does
+        r"arguments are required|'os\.system' is not allowed",
     ),
 }  # fmt: skip
 
@@ -205,7 +205,7 @@ def test_hyper_parameters(name: str, tmp_path: Path, canary: Canary) -> None:
     path = tmp_path / "hostile.ckpt"
     text = repr(parameters).replace("COMMAND", canary.command)
     torch.save({"state_dict": {}, "hyper_parameters": yaml.safe_load(text), "pytorch-lightning_version": "2.6.6"}, path)
-    with pytest.raises((ValueError, TypeError, Exception), match=re.escape(reason)):
+    with pytest.raises(Exception, match=reason):
         SegmentationTask.load_from_checkpoint(path, weights_only=True)
 
 
