@@ -97,7 +97,7 @@ def _bucket(proxy: FaultProxy, prefix: str) -> S3Storage:
     return S3Storage(bucket="lab", prefix=prefix, endpoint_url=proxy.url, retry=retry, **CREDENTIALS)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.all_kills), 2])
 def test_the_run_completes_and_the_ledger_names_every_bad_sample(
     proxy: FaultProxy, tmp_path: Path, workers: int
 ) -> None:

@@ -134,7 +134,7 @@ def _kills() -> list[tuple[int, bool, int]]:
     return [(step, index % 3 == 2, 2 * (index % 2)) for index, step in enumerate([*early, *middle])]
 
 
-@pytest.mark.parametrize(("step", "inside", "workers"), chosen(_kills(), always=(0, 5, 13)))
+@pytest.mark.parametrize(("step", "inside", "workers"), chosen(_kills(), always=(0, 13)))
 def test_a_killed_mixture_ends_bit_equal(
     step: int, inside: bool, workers: int, whole: Path, rendered: Laid, tmp_path: Path
 ) -> None:
