@@ -137,7 +137,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Tells DeepSpeed whether a step follows; the loss has been divided by the accumulated batches already."""
         assert self.lightning_module is not None
-        assert not args and not kwargs, "only manual_backward passes more, and manual optimization is refused"
+        assert not (args or kwargs), "only manual_backward passes more, and manual optimization is refused"
         accumulates = self.lightning_module.trainer.fit_loop._should_accumulate()
         self.deepspeed_engine.set_gradient_accumulation_boundary(not accumulates)
         return super().backward(closure_loss, optimizer, scale_wrt_gas=False)
