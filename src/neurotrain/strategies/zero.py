@@ -137,7 +137,8 @@ class ZeroStrategy(DeepSpeedStrategy):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Tells DeepSpeed whether a step follows; the loss has been divided by the accumulated batches already."""
         assert self.lightning_module is not None
-        assert not (args or kwargs), "only manual_backward passes more, and manual optimization is refused"
+        if args or kwargs:  # only manual_backward passes more, and manual optimization is refused before
+            raise TypeError(f"{[*args, *kwargs]}: DeepSpeed's backward pass takes a loss alone")
         accumulates = self.lightning_module.trainer.fit_loop._should_accumulate()
         self.deepspeed_engine.set_gradient_accumulation_boundary(not accumulates)
         return super().backward(closure_loss, optimizer, scale_wrt_gas=False)
