@@ -73,13 +73,6 @@ class GaussianMixture(nn.Module):
         """Number K."""
         return len(self.means)
 
-    def std(self) -> float:
-        """Standard deviation of a coordinate, over both together."""
-        weights = self.log_weights.exp()[:, None]
-        mean = (weights * self.means).sum(0)
-        spread = (weights * ((self.means - mean).square() + self._covariance_diagonal())).sum(0)
-        return float(spread.mean().sqrt())
-
     def sample(self, count: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw points.
 
@@ -141,6 +134,3 @@ class GaussianMixture(nn.Module):
     def log_density(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Log density of noisy points, ``(B,)``."""
         return self.posterior(x_t, alpha, sigma)[0].logsumexp(-1)
-
-    def _covariance_diagonal(self) -> Tensor:
-        return (self.axes.square() * self.stds.square()[:, None]).sum(-1)

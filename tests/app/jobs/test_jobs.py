@@ -8,11 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ledgers import until
 
 from neurotrain.app.jobs.leases import DriverLock, LeaseError, Leases, visible_devices
 from neurotrain.app.jobs.process import Command, Ending, Job, attempts, seconds_spent, settle
@@ -25,16 +24,9 @@ STUBBORN = (
 )
 
 
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 def _ended(job: Job) -> Ending:
     found: list[Ending] = []
-    _until(lambda: found or [found.append(ending) for ending in [job.poll()] if ending is not None])
+    until(lambda: found or [found.append(ending) for ending in [job.poll()] if ending is not None])
     return found[0]
 
 
@@ -86,7 +78,7 @@ def test_what_a_job_leaves_running_ends_with_it(tmp_path: Path) -> None:
 def test_a_job_can_be_asked_to_end(tmp_path: Path) -> None:
     code = f"import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print(1, flush=True); {SLEEPER}"
     job = Job.start(_command(tmp_path / "job", code, grace=30.0))
-    _until(lambda: (tmp_path / "job" / "log.txt").is_file() and (tmp_path / "job" / "log.txt").read_text())
+    until(lambda: (tmp_path / "job" / "log.txt").is_file() and (tmp_path / "job" / "log.txt").read_text())
     job.stop("pruned")
     job.stop("stopped")
     ending = _ended(job)
@@ -112,7 +104,7 @@ def _start_and_die(folder: Path, code: str, device: Path | None = None) -> None:
 def _die(folder: Path, code: str, device: Path | None) -> None:
     lease = None if device is None else _leases(device, "0").take(1)
     Job.start(_command(folder, code), keep=() if lease is None else lease.descriptors)
-    _until(lambda: (folder / "log.txt").is_file() and (folder / "log.txt").read_text())
+    until(lambda: (folder / "log.txt").is_file() and (folder / "log.txt").read_text())
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -122,7 +114,7 @@ def test_a_job_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
     ending = settle(folder, grace=30.0)
     assert ending is not None
     assert (ending.returncode, ending.ok) == (-signal.SIGTERM, False)
-    _until(lambda: not processes_of(_token(folder)))
+    until(lambda: not processes_of(_token(folder)))
 
 
 def test_a_job_whose_driver_was_killed_is_asked_to_end_once(tmp_path: Path) -> None:
@@ -140,7 +132,7 @@ def test_a_job_whose_driver_was_killed_is_asked_to_end_once(tmp_path: Path) -> N
 def test_a_job_that_lost_driver_and_supervisor_is_ended_and_known_as_lost(tmp_path: Path) -> None:
     folder = tmp_path / "job"
     job = Job.start(_command(folder, STUBBORN))
-    _until(lambda: (folder / "log.txt").is_file() and (folder / "log.txt").read_text())
+    until(lambda: (folder / "log.txt").is_file() and (folder / "log.txt").read_text())
     token = _token(folder)
     job._process.kill()
     ending = _ended(job)
@@ -156,7 +148,7 @@ def test_a_job_that_was_never_started_has_no_ending(tmp_path: Path) -> None:
 def test_only_processes_with_the_token_are_found() -> None:
     child = subprocess.Popen([*PYTHON, SLEEPER], env={**os.environ, TOKEN: "abc"})
     try:
-        _until(lambda: processes_of("abc") == [child.pid])
+        until(lambda: processes_of("abc") == [child.pid])
         assert processes_of("ab") == []
     finally:
         child.kill()

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ledgers import ledger, living, until
 from rich.console import Console
 from tiny_pipeline import run, six, start, task
 
 from neurotrain.app.cli import main
-from neurotrain.app.jobs.supervisor import processes_of, signal_processes
+from neurotrain.app.jobs.supervisor import signal_processes
 from neurotrain.app.pipelines.command import run_pipeline
 from neurotrain.app.pipelines.definition import PipelineError, read_pipeline
 from neurotrain.app.pipelines.instances import instances
@@ -29,26 +27,13 @@ from neurotrain.app.pipelines.shown import Shown
 ALL = ("prepare", "train0", "train1", "test0", "test1", "report")
 
 
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def _ledger(folder: Path) -> list[str]:
-    path = folder / "ledger.txt"
-    return path.read_text().splitlines() if path.is_file() else []
-
-
 def _processes(folder: Path) -> list[int]:
-    tokens = [json.loads(path.read_text())["token"] for path in folder.glob("state/tasks/*/attempt.json")]
-    return [process for token in tokens for process in processes_of(token)]
+    return living(folder, "state/tasks/*/attempt.json")
 
 
 def _killed(folder: Path, *, with_children: bool = False) -> BaseProcess:
     process = start(folder, six(folder))
-    _until(lambda: {"started train0", "started train1"} <= set(_ledger(folder)))
+    until(lambda: {"started train0", "started train1"} <= set(ledger(folder)))
     if with_children:
         assert process.pid is not None
         os.kill(process.pid, signal.SIGSTOP)  # so that it sees nothing of what follows
@@ -63,7 +48,7 @@ def _take_up(folder: Path) -> None:
     assert code == 0, told
     assert "prepare: unchanged" in told
     assert "train[seed=0]: finished" in told
-    assert Counter(_ledger(folder)) == {
+    assert Counter(ledger(folder)) == {
         **{f"ended {name}": 1 for name in ALL},
         **{f"started {name}": 2 if name.startswith("train") else 1 for name in ALL},
     }
@@ -71,12 +56,12 @@ def _take_up(folder: Path) -> None:
 
 def test_the_driver_is_killed_and_nothing_runs_twice(tmp_path: Path) -> None:
     _killed(tmp_path).join()
-    _until(lambda: not _processes(tmp_path))  # one that sees `go` before it is asked to end would finish, rightly
+    until(lambda: not _processes(tmp_path))  # one that sees `go` before it is asked to end would finish, rightly
     _take_up(tmp_path)
     code, told = run(tmp_path, six(tmp_path))
     assert code == 0
     assert told.count(": unchanged") == 6
-    assert len(_ledger(tmp_path)) == 14
+    assert len(ledger(tmp_path)) == 14
 
 
 def test_driver_and_children_are_killed_and_nothing_runs_twice(tmp_path: Path) -> None:
@@ -86,7 +71,7 @@ def test_driver_and_children_are_killed_and_nothing_runs_twice(tmp_path: Path) -
 
 def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
     process = start(tmp_path, six(tmp_path))
-    _until(lambda: {"started train0", "started train1"} <= set(_ledger(tmp_path)))
+    until(lambda: {"started train0", "started train1"} <= set(ledger(tmp_path)))
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(timeout=60)
@@ -197,7 +182,7 @@ def test_mistakes_are_named_before_anything_runs(change: dict[str, Any], message
     content["tasks"]["report"].update(change)
     with pytest.raises(PipelineError, match=message):
         run(tmp_path, content)
-    assert _ledger(tmp_path) == []
+    assert ledger(tmp_path) == []
     assert not (tmp_path / "state").exists()
 
 

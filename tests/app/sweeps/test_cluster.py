@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ledgers import until
 
 from neurotrain.app.jobs.process import attempt_of, begin_attempt
 from neurotrain.app.jobs.supervisor import processes_of
@@ -23,13 +22,6 @@ TASK = (
     "print(sys.argv[2:], flush=True); time.sleep(float(sys.argv[2]))\n"
     "json.dump({'metrics': {'score': 1.0}}, open(run_dir + '/summary.json', 'w'))"
 )
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def _launcher(folder: Path, cluster: Cluster, *, jobs: int = 2) -> ClusterLauncher:
@@ -70,17 +62,17 @@ def test_a_job_is_stopped_by_a_note_and_begun_again_from_its_checkpoint(tmp_path
     trial = launcher.start(plan)
     assert trial is not None
     assert launcher.start(_plan(tmp_path, 1, "0")) is None  # one in the queue is enough
-    _until(lambda: (folder / "log.txt").is_file() and (folder / "log.txt").read_text())
+    until(lambda: (folder / "log.txt").is_file() and (folder / "log.txt").read_text())
     later = _launcher(tmp_path, "local")
     found = later.adopt(plan)  # by a driver that did not start it: submitit's local jobs then know nothing of it
     assert not isinstance(found, ClusterTrial)
     trial.stop("pruned")
-    _until(lambda: trial.poll() is not None)
+    until(lambda: trial.poll() is not None)
     ending = trial.poll()
     assert ending is not None
-    _until(trial._job.done)
+    until(trial._job.done)
     assert ending.reason == "pruned"
-    _until(lambda: not processes_of(attempt_of(folder)["token"]))
+    until(lambda: not processes_of(attempt_of(folder)["token"]))
     assert later.adopt(plan) == ending
     assert (folder / "log.txt").read_text() == "['60']\n"
     task = ClusterTask(("a",), (sys.executable, "-c", ""), plan.run_dir, str(folder), "", str(tmp_path), None, 1.0)

@@ -6,13 +6,13 @@ import csv
 import json
 import os
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from ledgers import ledger, living, until
 from tiny_sweep import start
 
 from neurotrain.app.jobs.supervisor import processes_of, signal_processes
@@ -22,28 +22,15 @@ from neurotrain.app.jobs.supervisor import processes_of, signal_processes
 def started(tmp_path: Path) -> Generator[BaseProcess]:
     """A sweep of 12 trials, two at once, of which the sixth and seventh run for ever."""
     process = start(tmp_path, trials=12, jobs=2)
-    _until(lambda: {"started 5", "started 6"} <= set(_ledger(tmp_path)))
+    until(lambda: {"started 5", "started 6"} <= set(ledger(tmp_path)))
     yield process
     process.kill()
     process.join()
     process.close()
 
 
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def _ledger(folder: Path) -> list[str]:
-    path = folder / "ledger.txt"
-    return path.read_text().splitlines() if path.is_file() else []
-
-
 def _processes(folder: Path) -> list[int]:
-    tokens = [json.loads(path.read_text())["token"] for path in folder.glob("sweep/trials/*/attempt.json")]
-    return [process for token in tokens for process in processes_of(token)]
+    return living(folder, "sweep/trials/*/attempt.json")
 
 
 def _statuses(folder: Path) -> dict[int, str]:
@@ -64,7 +51,7 @@ def _ended(process: BaseProcess) -> int | None:
 
 
 def _assert_nothing_twice_nothing_lost(folder: Path) -> None:
-    counted = Counter(_ledger(folder))
+    counted = Counter(ledger(folder))
     assert {line: count for line, count in counted.items() if line.startswith("ended")} == {
         f"ended {number}": 1 for number in range(12)
     }
@@ -81,7 +68,7 @@ def _assert_nothing_twice_nothing_lost(folder: Path) -> None:
 def test_the_driver_is_killed(started: BaseProcess, tmp_path: Path) -> None:
     started.kill()
     started.join()
-    _until(lambda: not _processes(tmp_path))  # one that sees `go` before it is asked to end would finish, rightly
+    until(lambda: not _processes(tmp_path))  # one that sees `go` before it is asked to end would finish, rightly
     told = _take_up(tmp_path)
     assert "5 trials have ended before" in told
     assert "trial 5 runs again" in told
@@ -103,7 +90,7 @@ def test_a_child_is_killed_and_the_others_go_on(started: BaseProcess, tmp_path: 
     own = [process for process in processes_of(token) if b"supervisor.py" not in _cmdline(process)]
     assert len(own) == 1
     os.kill(own[0], signal.SIGKILL)
-    _until(lambda: _statuses(tmp_path)[5] == "interrupted")
+    until(lambda: _statuses(tmp_path)[5] == "interrupted")
     (tmp_path / "go").touch()
     assert _ended(started) == 1
     told = (tmp_path / "told.txt").read_text()
@@ -111,7 +98,7 @@ def test_a_child_is_killed_and_the_others_go_on(started: BaseProcess, tmp_path: 
     assert "killed by SIGKILL" in told
     assert Counter(_statuses(tmp_path).values()) == {"finished": 11, "interrupted": 1}
     _take_up(tmp_path)
-    assert Counter(line for line in _ledger(tmp_path) if line.startswith("ended")) == {
+    assert Counter(line for line in ledger(tmp_path) if line.startswith("ended")) == {
         f"ended {number}": 1 for number in range(12)
     }
 
