@@ -15,6 +15,7 @@ MEMBERS = {
     "ResNetSmall": lambda **options: ResNetSmall(widths=(4, 8), blocks=(2, 1), **options),
     "Timm": lambda **options: Timm(name="test_resnet", **options),
     "VGG": lambda **options: VGG(widths=(4, 8), blocks=(1, 2), **options),
+    "VGG pooled first": lambda **options: VGG(widths=(4, 8), blocks=(1, 2), stem=3, pool="first", **options),
 }
 members = pytest.mark.parametrize("build", MEMBERS.values(), ids=MEMBERS.keys())
 
@@ -104,6 +105,8 @@ def test_depths_are_those_of_timms_layer_decay() -> None:
     [
         (lambda: Timm(name="resnet81"), "resnet18"),
         (lambda: ResNetSmall(widths=(4, 8), blocks=(1,)), "as many blocks"),
+        (lambda: VGG(pool="frist"), "did you mean 'first'"),  # pyright: ignore[reportArgumentType]
+        (lambda: VGG(stem=-1), "stem=-1"),
     ],
 )
 def test_mistakes_are_named(call: object, message: str) -> None:
@@ -136,3 +139,12 @@ def test_the_plain_network_is_torchvisions_of_the_same_shape() -> None:
         torch.testing.assert_close(ours(image), ours.head(theirs(image).mean((2, 3))))
     with pytest.raises(ValueError, match="at least 8 pixels"):
         ours(torch.zeros(1, 3, 7, 40))
+
+
+def test_a_pool_after_the_first_convolution_halves_what_the_others_of_the_stage_see() -> None:
+    network = VGG(widths=(4, 8), blocks=(2, 1), stem=3, pool="first").eval()
+    seen: dict[int, tuple[int, ...]] = {}
+    for index, layer in enumerate(layer for layer in network.modules() if isinstance(layer, nn.Conv2d)):
+        layer.register_forward_hook(lambda _, inputs, out, index=index: seen.update({index: tuple(inputs[0].shape[1:])}))
+    network(torch.zeros(1, 3, 16, 16))
+    assert seen == {0: (3, 16, 16), 1: (3, 16, 16), 2: (4, 8, 8), 3: (4, 8, 8)}

@@ -5,6 +5,7 @@ from neurotrain.diffusion.context import Condition, SharedContext, Unconditional
 from neurotrain.diffusion.energy import energy_distance, null_quantile
 from neurotrain.diffusion.roles import Role, RoleHandle, RoleManager
 from neurotrain.diffusion.specs import (
+    Abilities,
     IncompatibleRolesError,
     LatentSpec,
     RoleSpec,
@@ -16,6 +17,7 @@ from neurotrain.diffusion.specs import (
 from neurotrain.diffusion.validation import Generate, ValidationRequest, Validator, even_times, solve, undisturbed
 
 __all__ = [
+    "Abilities",
     "Adapter",
     "Condition",
     "Generate",

@@ -79,16 +79,37 @@ class RuntimeSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Abilities:
+    """What a role's network can be asked beside a prediction at one time a sample; methods look at it.
+
+    Attributes:
+        network: name of its class.
+        scalars: further numbers that it has a place for (``guidance``, ``span``), one a sample.
+        needs: those of them that it must be told and its pipeline does not say.
+        chunk: frames that it makes at a time, looking back at those before; None: it does not go on chunk by chunk.
+        frame_times: whether frames of a video may have times of their own.
+    """
+
+    network: str = ""
+    scalars: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    chunk: int | None = None
+    frame_times: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoleSpec:
-    """Both sides of a role.
+    """All sides of a role.
 
     Attributes:
         latent: what it denoises.
         runtime: how it is run.
+        abilities: what else its network can do.
     """
 
     latent: LatentSpec
     runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
+    abilities: Abilities = field(default_factory=Abilities)
 
 
 _EQUAL_LATENTS = ("vae", "channels", "layout", "frames", "scale", "shift")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from neurotrain.diffusion.families.base import Assembly, Family
+from neurotrain.diffusion.families.base import Approve, Assembly, Family
 from neurotrain.diffusion.families.export import Exporting
 from neurotrain.diffusion.families.lora import Lora, add_lora, merged, save_lora
 from neurotrain.diffusion.roles import Role, RoleHandle, missing_role
@@ -25,7 +25,9 @@ class AdaptedFamily(Family, Exporting):
     def __init__(self, *, lora: Mapping[str, Lora] | None = None) -> None:
         self._lora = dict(lora or {})
 
-    def assemble(self, roles: Mapping[str, Role], *, leader: str = "student") -> Assembly:
+    def assemble(
+        self, roles: Mapping[str, Role], *, leader: str = "student", approve: Approve | None = None
+    ) -> Assembly:
         """See :meth:`Family.assemble`; then adapt.
 
         Raises:
@@ -36,7 +38,7 @@ class AdaptedFamily(Family, Exporting):
                 raise ValueError(f"lora: {missing_role(name, roles)}")
             if not roles[name].trainable:
                 raise ValueError(f"lora of role {name!r} has no effect: a role without an optimizer is frozen")
-        assembly = super().assemble(roles, leader=leader)
+        assembly = super().assemble(roles, leader=leader, approve=approve)
         for name, lora in self._lora.items():
             add_lora(_model(assembly.roles[name].module), lora, role=name)
         return assembly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from neurotrain.diffusion.adapter import Adapter, PreparedBatch
 from neurotrain.diffusion.context import Condition, SharedContext
 from neurotrain.diffusion.energy import energy_distance, mean_distance, null_quantile
-from neurotrain.diffusion.families.base import Family, PipelineContract
-from neurotrain.diffusion.roles import Role
-from neurotrain.diffusion.specs import LatentSpec, RoleSpec
+from neurotrain.diffusion.families.base import Family, PipelineContract, abilities_of
+from neurotrain.diffusion.families.export import Exporting, save_weights
+from neurotrain.diffusion.roles import Role, RoleHandle
+from neurotrain.diffusion.specs import Abilities, LatentSpec, RoleSpec
 from neurotrain.diffusion.validation import Validator
 from neurotrain.networks.denoisers import Denoiser
 from neurotrain.networks.gaussian_mixture import GaussianMixture
@@ -93,7 +95,7 @@ class PointAdapter(Adapter):
         return network.features(x_t, t, condition)
 
 
-class AnalyticFamily(Family):
+class AnalyticFamily(Family, Exporting):
     """Students of any network on points, and a teacher that is exact.
 
     Args:
@@ -144,7 +146,8 @@ class AnalyticFamily(Family):
                 prediction="x0" if network is None else network.prediction,
                 timestep_range=self._range if network is not None else (0.0, 1.0),
                 condition=steered,
-            )
+            ),
+            abilities=Abilities(network=AnalyticTeacher.__name__) if network is None else abilities_of(network),
         )
 
     def network(self, name: str, role: Role) -> nn.Module:
@@ -160,7 +163,9 @@ class AnalyticFamily(Family):
             schedule=leader.schedule,
             timestep_range=leader.timestep_range,
             condition=self.provided(),
-            fingerprint=repr([(name, value.tolist()) for name, value in self.mixture.named_buffers()]),
+            fingerprint=repr(
+                (self._conditional, [(name, value.tolist()) for name, value in self.mixture.named_buffers()])
+            ),
         )
 
     def provided(self) -> dict[str, tuple[int, ...]]:
@@ -174,6 +179,18 @@ class AnalyticFamily(Family):
     def validator(self, adapter: Adapter) -> Validator:
         """Scores by the energy distance to true points."""
         return Validator(adapter=adapter, score=self._score, reference=self._between_true_points)
+
+    def export(self, handle: RoleHandle, folder: Path, *, merge: bool = True) -> None:
+        """Weights of a network, which is what ``weights`` of a role takes.
+
+        Raises:
+            ValueError: if the role is the closed form, or a low-rank addition is to be written apart.
+        """
+        if not isinstance(handle.module, Denoiser):
+            raise ValueError(f"role {handle.name!r} is a closed form: it has no weights to write")
+        if not merge:
+            raise ValueError(f"merge=False has no effect: role {handle.name!r} has no low-rank addition")
+        save_weights(handle.module, folder)
 
     def true_points(self, count: int, *, seed: int) -> Tensor:
         """Points of the mixture, ``(count, 2)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,16 @@ from torch import nn
 from neurotrain.diffusion.adapter import Adapter
 from neurotrain.diffusion.context import SharedContext
 from neurotrain.diffusion.roles import Role, RoleHandle, RoleManager, missing_role
-from neurotrain.diffusion.specs import LatentSpec, RoleSpec, check_roles, check_schedule, differences
+from neurotrain.diffusion.specs import Abilities, LatentSpec, RoleSpec, check_roles, check_schedule, differences
 from neurotrain.diffusion.validation import Validator
+from neurotrain.networks.denoisers import CausalDenoiser, Denoiser
+from neurotrain.networks.denoisers.base import LABEL
 from neurotrain.storage.tensors import read_safetensors, read_state
 
 log = logging.getLogger(__name__)
+
+Approve = Callable[[Mapping[str, RoleSpec]], None]
+"""Raises ``ValueError`` where roles that fit together do not fit their method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +97,15 @@ class Family(ABC):
         """Samples, and scores what the family has scores for."""
         return Validator(adapter=adapter)
 
-    def assemble(self, roles: Mapping[str, Role], *, leader: str = "student") -> Assembly:
+    def assemble(
+        self, roles: Mapping[str, Role], *, leader: str = "student", approve: Approve | None = None
+    ) -> Assembly:
         """Check that roles fit, then build them and what they share.
 
         Args:
             roles: by name.
             leader: role in whose schedule and range of times all work.
+            approve: looks at what the roles say of themselves, before any weight is loaded.
 
         Returns:
             Everything that a method needs.
@@ -112,6 +120,8 @@ class Family(ABC):
         specs = {name: self.spec(name, _source(name, roles)) for name in denoisers}
         check_roles(specs, provided=self.provided())
         check_schedule(specs, leader=leader)
+        if approve is not None:
+            approve(specs)
         _tell_conversions(specs, leader)
         context = self.context(specs[leader].latent)
         adapter = self.adapter(context)
@@ -181,6 +191,16 @@ def _copy_weights(origin: nn.Module, network: nn.Module, name: str, other: str) 
         network.load_state_dict(origin.state_dict())
     except RuntimeError as error:
         raise ValueError(f"role {name!r} cannot start from the weights of {other!r}: {error}") from error
+
+
+def abilities_of(network: Denoiser) -> Abilities:
+    """What a network of ours can be asked, see :class:`neurotrain.diffusion.Abilities`."""
+    return Abilities(
+        network=type(network).__name__,
+        scalars=tuple(name for name, shape in network.condition.items() if shape == () and name != LABEL),
+        chunk=network.chunk if isinstance(network, CausalDenoiser) else None,
+        frame_times=network.frame_times,
+    )
 
 
 def load_weights(network: nn.Module, path: Path, name: str) -> None:

@@ -17,6 +17,8 @@ from neurotrain.diffusion.specs import LatentSpec
 from neurotrain.networks.denoisers import DiffusersDenoiser, FluxTransformer, SD3Transformer
 from neurotrain.noise import NoiseSchedule
 
+_FLUX_GUIDANCE = 3.5
+"""That ``FluxPipeline`` tells of itself."""
 _LEFT_OUT = ("image_encoder", "feature_extractor")
 _NEGATIVES: dict[str, Unconditional] = {"text": "negative", "pooled": "negative", "guidance": "keep"}
 
@@ -174,7 +176,8 @@ class StableDiffusion3Family(_FlowTransformerFamily):
 class FluxFamily(_FlowTransformerFamily):
     """``FluxPipeline``: a T5 encoder's tokens and a CLIP encoder's vector; the flow is shifted by the picture's size.
 
-    Where the transformer was distilled for guidance (channel ``guidance``), methods say the scale.
+    Where the transformer was distilled for guidance (channel ``guidance``), it is told ``guidance``, unless the method
+    says a scale itself.
 
     Args:
         path: pipeline: a folder, or ``owner/name`` on the hub.
@@ -191,6 +194,7 @@ class FluxFamily(_FlowTransformerFamily):
         timestep_range: smallest and largest time that methods use.
         dtype: of all weights.
         lora: low-rank additions, by role.
+        guidance: scale that transformers which were distilled for guidance are told; None: 3.5, as by ``FluxPipeline``.
 
     Raises:
         ValueError: if a value is out of range, or a pipeline is not where it should be.
@@ -206,6 +210,46 @@ class FluxFamily(_FlowTransformerFamily):
         "vae": ("AutoencoderKL",),
     }
     denoiser: ClassVar[type[DiffusersDenoiser]] = FluxTransformer
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        revision: str | None = None,
+        paths: dict[str, str] | None = None,
+        height: int = 1024,
+        width: int = 1024,
+        max_tokens: int = 256,
+        prompts: tuple[str, ...] = ("a photograph",),
+        negative_prompt: str = "",
+        unconditional: dict[str, Unconditional] | None = None,
+        schedule: NoiseSchedule | None = None,
+        timestep_range: tuple[float, float] = (0.0, 1.0),
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        lora: dict[str, Lora] | None = None,
+        guidance: float | None = None,
+    ) -> None:
+        super().__init__(
+            path=path,
+            revision=revision,
+            paths=paths,
+            height=height,
+            width=width,
+            max_tokens=max_tokens,
+            prompts=prompts,
+            negative_prompt=negative_prompt,
+            unconditional=unconditional,
+            schedule=schedule,
+            timestep_range=timestep_range,
+            dtype=dtype,
+            lora=lora,
+        )
+        self.guidance = guidance
+
+    @property
+    def told_guidance(self) -> float | None:
+        """See :meth:`PromptedFamily.told_guidance`."""
+        return _FLUX_GUIDANCE if self.guidance is None else self.guidance
 
     def provided(self) -> dict[str, tuple[int, ...]]:
         """T5's tokens and CLIP's vector."""

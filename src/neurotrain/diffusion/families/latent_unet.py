@@ -37,6 +37,7 @@ class LatentUNetFamily(PromptedFamily):
         unconditional: what channels become in that call; by itself ``text`` and ``pooled`` become the negative
             prompt's, ``size`` and ``guidance`` stay.
         guided: roles that are told the scale of guidance.
+        guidance: that scale, where the method says none; None: the method must say it.
         schedule: replaces the pipeline's; None: what its scheduler says.
         timestep_range: smallest and largest time that methods use.
         dtype: of all weights.
@@ -74,6 +75,7 @@ class LatentUNetFamily(PromptedFamily):
         negative_prompt: str = "",
         unconditional: dict[str, Unconditional] | None = None,
         guided: tuple[str, ...] = (),
+        guidance: float | None = None,
         schedule: NoiseSchedule | None = None,
         timestep_range: tuple[float, float] = (0.0, 1.0),
         dtype: Literal["float32", "bfloat16"] = "float32",
@@ -93,7 +95,11 @@ class LatentUNetFamily(PromptedFamily):
             dtype=dtype,
             lora=lora,
         )
-        self._guided = tuple(guided)
+        self._guided, self.guidance = tuple(guided), guidance
+
+    def by_role(self) -> dict[str, tuple[str, ...]]:
+        """Roles that are told the scale."""
+        return {"guided": self._guided}
 
     @property
     def two_encoders(self) -> bool:

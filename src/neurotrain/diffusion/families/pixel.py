@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from neurotrain.diffusion.adapter import Adapter, PreparedBatch
 from neurotrain.diffusion.context import Condition, SharedContext
 from neurotrain.diffusion.families.adapted import AdaptedFamily
-from neurotrain.diffusion.families.base import PipelineContract
+from neurotrain.diffusion.families.base import PipelineContract, abilities_of
 from neurotrain.diffusion.families.export import save_weights
 from neurotrain.diffusion.families.folders import PipelineFolder, diffusers_library
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.schedulers import prediction_of, schedule_of, scheduler_config
 from neurotrain.diffusion.roles import Role, RoleHandle
 from neurotrain.diffusion.scores import PictureScore
-from neurotrain.diffusion.specs import IncompatibleRolesError, LatentSpec, RoleSpec
+from neurotrain.diffusion.specs import Abilities, IncompatibleRolesError, LatentSpec, RoleSpec
 from neurotrain.diffusion.validation import Validator
 from neurotrain.networks.denoisers import Denoiser, DiffusersDenoiser, PlainUNet
 from neurotrain.noise import NoiseSchedule
@@ -141,11 +141,13 @@ class PixelFamily(AdaptedFamily):
         Raises:
             IncompatibleRolesError: if the pipeline's class cannot steer it, or the channels are others.
         """
+        abilities = Abilities(network=PlainUNet.__name__)
         if role.network is None:
             found = self._of_folder(name)
         else:
             if not isinstance(role.network, Denoiser):
                 raise ValueError(f"network of role {name!r}: {type(role.network).__name__} is no Denoiser")
+            abilities = abilities_of(role.network)
             found = (
                 role.network.channels,
                 self._schedules.get(name, self.schedule),
@@ -174,7 +176,8 @@ class PixelFamily(AdaptedFamily):
                 # A pretrained network knows all times, whatever the others are trained at.
                 timestep_range=self._range if role.network is not None or role.trainable else (0.0, 1.0),
                 condition=needed,
-            )
+            ),
+            abilities=abilities,
         )
 
     def network(self, name: str, role: Role) -> nn.Module:

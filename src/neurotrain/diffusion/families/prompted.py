@@ -6,6 +6,7 @@ denoiser.
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,17 @@ from torch import Tensor, nn
 from neurotrain.diffusion.adapter import Adapter, PreparedBatch
 from neurotrain.diffusion.context import Condition, SharedContext, Unconditional
 from neurotrain.diffusion.families.adapted import AdaptedFamily
+from neurotrain.diffusion.families.base import Approve, Assembly
 from neurotrain.diffusion.families.folders import PipelineFolder, diffusers_library
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.schedulers import prediction_of, schedule_of, scheduler_config
-from neurotrain.diffusion.roles import Role, RoleHandle
-from neurotrain.diffusion.specs import LatentSpec, RoleSpec, RuntimeSpec
+from neurotrain.diffusion.roles import Role, RoleHandle, missing_role
+from neurotrain.diffusion.specs import Abilities, LatentSpec, RoleSpec, RuntimeSpec
 from neurotrain.networks.denoisers import Denoiser, DiffusersDenoiser
 from neurotrain.networks.encoders import DiffusersVAE
 from neurotrain.noise import NoiseSchedule, Prediction
 
+GUIDANCE = "guidance"
 _KEPT_PROMPTS = 4096
 
 
@@ -114,12 +117,22 @@ class PromptAdapter(Adapter):
 
     def evaluate(self, network: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The network's output."""
-        return network(x_t, t, condition)
+        return network(x_t, t, self._told(network, condition))
 
     def features(self, network: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> list[Tensor]:
         """What the network says of itself."""
         assert isinstance(network, Denoiser)
-        return network.features(x_t, t, condition)
+        return network.features(x_t, t, self._told(network, condition))
+
+    def _told(self, network: nn.Module, condition: Condition) -> Condition:
+        """With the pipeline's scale of guidance for a network that needs one, where the method has said none."""
+        scale = self._family.told_guidance
+        if scale is None or GUIDANCE in condition:
+            return condition
+        if not isinstance(network, Denoiser) or GUIDANCE not in network.condition:
+            return condition
+        like = next(iter(condition.values()))
+        return {**condition, GUIDANCE: torch.full((len(like),), scale, device=like.device)}
 
     def _scaled(self, latent: Tensor) -> Tensor:
         return (latent - _by_channel(self._family.shift, latent)) * _by_channel(self._family.scale, latent)
@@ -133,6 +146,15 @@ def _by_channel(value: float | tuple[float, ...], like: Tensor) -> float | Tenso
     if not isinstance(value, tuple):
         return value
     return like.new_tensor(value).reshape(-1, *(1,) * (like.ndim - 2))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of what encoders made of one text: other encoders make something else of it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class PromptedFamily(AdaptedFamily):
@@ -164,6 +186,8 @@ class PromptedFamily(AdaptedFamily):
     """Axes of latents, see :class:`neurotrain.diffusion.LatentSpec`."""
     sample_key: ClassVar[str] = "image"
     """What a batch calls its samples."""
+    guidance: float | None = None
+    """Scale of guidance of the configuration, where a family has it."""
 
     def __init__(
         self,
@@ -192,6 +216,37 @@ class PromptedFamily(AdaptedFamily):
         self._folder.check(self.contract, classes=self.classes)
         self._shape = self._latent_shape()
         self.scale, self.shift = self.latent_scale(self._folder.config("vae"))
+
+    def assemble(
+        self, roles: Mapping[str, Role], *, leader: str = "student", approve: Approve | None = None
+    ) -> Assembly:
+        """See :meth:`Family.assemble`.
+
+        Raises:
+            ValueError: if a setting names a role that is not there, or a role whose network would not be made by it.
+        """
+        for setting, names in {"paths": tuple(self._folders), **self.by_role()}.items():
+            for name in names:
+                if name not in roles:
+                    raise ValueError(f"{setting}: {missing_role(name, roles)}")
+                if roles[name].initialize_from is not None:
+                    raise ValueError(
+                        f"{setting} of role {name!r} has no effect beside initialize_from="
+                        f"{roles[name].initialize_from!r}, which copies that role's network"
+                    )
+        asking = [name for name in roles if self.is_denoiser(name) and GUIDANCE in self._needed(name)]
+        if self.guidance is not None and not asking:
+            raise ValueError(f"guidance={self.guidance} has no effect: no role's network asks for a scale")
+        return super().assemble(roles, leader=leader, approve=approve)
+
+    def by_role(self) -> dict[str, tuple[str, ...]]:
+        """Settings of networks that are given by role, and the roles that they name."""
+        return {}
+
+    @property
+    def told_guidance(self) -> float | None:
+        """Scale that networks which ask for one are told, where the method says none; None: they are told none."""
+        return self.guidance
 
     @abstractmethod
     def conditions(self, config: Mapping[str, Any], *, role: str) -> dict[str, tuple[int, ...]]:
@@ -246,6 +301,7 @@ class PromptedFamily(AdaptedFamily):
         folder = self._folders.get(name, self._folder)
         folder.check(self.contract, classes=self.classes)
         config, vae, scheduler = (folder.config(part) for part in (self.part, "vae", "scheduler"))
+        needed = self._needed(name)
         scale, shift = self.latent_scale(vae)
         return RoleSpec(
             latent=LatentSpec(
@@ -258,16 +314,28 @@ class PromptedFamily(AdaptedFamily):
                 shift=shift,
                 frames=self._shape[1] if "T" in self.layout else None,
                 timestep_range=self._range if role.trainable else (0.0, 1.0),  # a pretrained one knows all times
-                condition={
-                    channel: shape
-                    for channel, shape in self.conditions(config, role=name).items()
-                    if channel != "guidance"  # comes from the method, not from an encoder
-                },
+                # The scale of guidance comes from the method, not from an encoder.
+                condition={channel: shape for channel, shape in needed.items() if channel != GUIDANCE},
             ),
             runtime=RuntimeSpec(dtype=self._dtype),
+            abilities=self.abilities(name, scalars=(GUIDANCE,) if GUIDANCE in needed else ()),
         )
 
+    def abilities(self, name: str, *, scalars: tuple[str, ...]) -> Abilities:
+        """What a role's network can be asked.
+
+        Args:
+            name: of the role.
+            scalars: that it must be told.
+        """
+        needs = scalars if self.told_guidance is None else ()
+        return Abilities(network=self.denoiser.__name__, scalars=scalars, needs=needs)
+
     denoiser: ClassVar[type[DiffusersDenoiser]]
+
+    def _needed(self, name: str) -> dict[str, tuple[int, ...]]:
+        """Channels that a role's network needs."""
+        return self.conditions(self._folders.get(name, self._folder).config(self.part), role=name)
 
     def network(self, name: str, role: Role) -> nn.Module:
         """The denoiser of the role's pipeline."""
@@ -294,7 +362,9 @@ class PromptedFamily(AdaptedFamily):
             condition=self.provided(),
             negative={name: value[0] for name, value in negative.items()},
             unconditional=self._unconditional,
-            fingerprint=repr((leader.vae, self._shape, self._negative_prompt, sorted(self._unconditional.items()))),
+            fingerprint=repr(
+                (leader.vae, self._shape, self._prompts, _digest(negative), sorted(self._unconditional.items()))
+            ),
         )
 
     def adapter(self, context: SharedContext) -> PromptAdapter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,8 +15,9 @@ from neurotrain.diffusion.families.folders import PipelineContractError, Pipelin
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.prompted import PromptedFamily
 from neurotrain.diffusion.roles import Role
-from neurotrain.diffusion.specs import IncompatibleRolesError, LatentSpec, RoleSpec
-from neurotrain.networks.denoisers import DiffusersDenoiser, WanTransformer
+from neurotrain.diffusion.specs import Abilities, IncompatibleRolesError, LatentSpec, RoleSpec
+from neurotrain.networks.denoisers import CausalWanTransformer, DiffusersDenoiser, WanTransformer
+from neurotrain.networks.denoisers.wan import check_chunk
 from neurotrain.noise import FlowSchedule, NoiseSchedule, Prediction
 
 
@@ -23,6 +25,8 @@ class WanFamily(PromptedFamily):
     """``WanPipeline``: one transformer, an autoencoder of videos, and UMT5's tokens.
 
     Pipelines of two transformers (Wan 2.2 of 14 billion weights) and those that begin from a picture are refused.
+    A role that is named in ``causal`` looks back only, by the weights of the same transformer, and goes on chunk by
+    chunk.
     Exported pipelines sample at the times that ours are sampled at, which ``FlowMapEulerDiscreteScheduler`` makes.
 
     Args:
@@ -40,6 +44,7 @@ class WanFamily(PromptedFamily):
         timestep_range: smallest and largest time that methods use.
         dtype: of all weights.
         lora: low-rank additions, by role.
+        causal: roles whose frames see their own chunk and those before, and the latent frames of a chunk of each.
 
     Raises:
         ValueError: if a value is out of range, or a pipeline is not where it should be.
@@ -81,10 +86,11 @@ class WanFamily(PromptedFamily):
         timestep_range: tuple[float, float] = (0.0, 1.0),
         dtype: Literal["float32", "bfloat16"] = "float32",
         lora: dict[str, Lora] | None = None,
+        causal: dict[str, int] | None = None,
     ) -> None:
         if max_tokens < 1:
             raise ValueError(f"max_tokens={max_tokens} must be at least 1")
-        self._frames, self._max_tokens = frames, max_tokens
+        self._frames, self._max_tokens, self._causal = frames, max_tokens, dict(causal or {})
         super().__init__(
             path=path,
             revision=revision,
@@ -119,7 +125,20 @@ class WanFamily(PromptedFamily):
                 f"role {name!r} folds {patch} of frames, height and width into a token, which do not divide the "
                 f"pipeline's latents of {self._shape[1:]}"
             )
+        if name in self._causal:
+            check_chunk(self._causal[name], role=name, frames=self._shape[1], folded=patch[0])
         return found
+
+    def by_role(self) -> dict[str, tuple[str, ...]]:
+        """Roles that look back only."""
+        return {"causal": tuple(self._causal)}
+
+    def abilities(self, name: str, *, scalars: tuple[str, ...]) -> Abilities:
+        """See :meth:`PromptedFamily.abilities`; with the chunk of a role that looks back only."""
+        found = super().abilities(name, scalars=scalars)
+        if name not in self._causal:
+            return found
+        return replace(found, network=CausalWanTransformer.__name__, chunk=self._causal[name], frame_times=True)
 
     def latent_scale(self, config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """One a channel: ``1 / latents_std`` and ``latents_mean``."""
@@ -157,6 +176,21 @@ class WanFamily(PromptedFamily):
         held: Any = model
         needed = self.conditions(held.config, role="")
         return WanTransformer(model=model, schedule=spec.schedule, prediction=spec.prediction, condition=needed)
+
+    def network(self, name: str, role: Role) -> nn.Module:
+        """The transformer of the role's pipeline; looking back only where the role shall."""
+        found = super().network(name, role)
+        if name not in self._causal:
+            return found
+        assert isinstance(found, WanTransformer)
+        return CausalWanTransformer(
+            model=found.model,
+            schedule=found.schedule,
+            prediction=found.prediction,
+            condition=found.condition,
+            frames=self._shape[1],
+            chunk=self._causal[name],
+        )
 
     def load_pipeline(self, folder: PipelineFolder) -> Any:  # noqa: ANN401 - of diffusers
         """Without its transformer.

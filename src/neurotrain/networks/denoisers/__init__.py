@@ -11,11 +11,12 @@ from neurotrain.networks.denoisers.pretrained import (
     PlainUNet,
     SD3Transformer,
 )
-from neurotrain.networks.denoisers.wan import WanTransformer
+from neurotrain.networks.denoisers.wan import CausalWanTransformer, WanDenoiser, WanTransformer, look_back
 
 __all__ = [
     "CausalDenoiser",
     "CausalVideo",
+    "CausalWanTransformer",
     "ConditionalUNet",
     "Denoiser",
     "DiffusersDenoiser",
@@ -26,5 +27,7 @@ __all__ = [
     "PointMLP",
     "SD3Transformer",
     "TimeEmbedding",
+    "WanDenoiser",
     "WanTransformer",
+    "look_back",
 ]

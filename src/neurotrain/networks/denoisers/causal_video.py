@@ -90,6 +90,7 @@ class CausalVideo(CausalDenoiser):
         width: of the tokens, even.
         depth: number of layers.
         heads: of the attention, a divisor of ``width``.
+        scalars: names of further numbers that steer it, see :class:`neurotrain.networks.denoisers.TimeEmbedding`.
         prediction: what it returns.
 
     Raises:
@@ -117,6 +118,7 @@ class CausalVideo(CausalDenoiser):
         width: int = 64,
         depth: int = 4,
         heads: int = 4,
+        scalars: tuple[str, ...] = (),
         prediction: Prediction = "flow",
     ) -> None:
         super().__init__()
@@ -125,10 +127,11 @@ class CausalVideo(CausalDenoiser):
                 f"channels={channels}, frames={frames}, size={size}, patch={patch}, chunk={chunk}, depth={depth}: all "
                 "must be at least 1, patch a divisor of size and chunk one of frames"
             )
-        self.prediction, self.channels, self.condition = prediction, channels, {}
+        self.prediction, self.channels = prediction, channels
         self.frames, self._length, self.chunk, self._size, self._patch = frames, frames, chunk, size, patch
         self._tokens = (size // patch) ** 2
-        self.embedding = TimeEmbedding(width=width)
+        self.embedding = TimeEmbedding(width=width, scalars=scalars)
+        self.condition = self.embedding.condition
         self.stem = nn.Linear(channels * patch**2, width)
         self.places = nn.Parameter(0.02 * torch.randn(self._tokens, width))
         self.moments = nn.Parameter(0.02 * torch.randn(frames, width))
@@ -188,7 +191,8 @@ class CausalVideo(CausalDenoiser):
         folded = x_t.unflatten(4, (side, self._patch)).unflatten(3, (side, self._patch))
         tokens = self.stem(folded.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(2, 3))
         hidden = tokens + self.places + self.moments[start : start + frames, None]
-        return hidden.flatten(1, 2), self.embedding(times.reshape(-1)).view(len(x_t), frames, -1)
+        told = {name: value.repeat_interleave(frames) for name, value in (condition or {}).items()}
+        return hidden.flatten(1, 2), self.embedding(times.reshape(-1), told).view(len(x_t), frames, -1)
 
     def _pixels(self, hidden: Tensor, frames: int) -> Tensor:
         side, patch = self._size // self._patch, self._patch

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from neurotrain.diffusion import Condition, PreparedBatch, Role, RoleView, SharedContext, even_times
+from neurotrain.diffusion import Condition, PreparedBatch, Role, RoleSpec, RoleView, SharedContext, even_times
 from neurotrain.diffusion.adapter import Adapter
 from neurotrain.diffusion.roles import missing_role
 
@@ -119,6 +119,37 @@ class Method(ABC):
                 raise ValueError(f"{title} does not train the role {name!r}: remove its optimizer")
             if not role.trainable and name not in frozen:
                 raise ValueError(f"{title} trains the role {name!r}: give it an optimizer")
+
+    def tells(self) -> tuple[str, ...]:
+        """Further numbers that it tells the student, by channel."""
+        return ()
+
+    def check_specs(self, specs: Mapping[str, RoleSpec]) -> None:
+        """Refuse roles whose networks cannot do what the method asks of them; no weight has been loaded yet.
+
+        Args:
+            specs: of the roles that denoise, by name.
+
+        Raises:
+            ValueError: names method, role, network and what it lacks.
+        """
+        title, told = type(self).__name__, self.tells()
+        student = specs["student"]
+        for channel in told:
+            if channel not in student.abilities.scalars:
+                raise ValueError(
+                    f"{title} tells its student the {channel!r}: the network of role 'student', a "
+                    f"{student.abilities.network}, has no place for it"
+                )
+        if "guidance" in told and not student.latent.condition:
+            raise ValueError(f"{title} learns guidance by its scale, but nothing conditions role 'student'")
+        for role, spec in specs.items():
+            for channel in spec.abilities.needs:
+                if role != "student" or channel not in told:
+                    raise ValueError(
+                        f"the network of role {role!r}, a {spec.abilities.network}, must be told the {channel!r}, and "
+                        f"{title} does not say it: set {channel} of the pipeline"
+                    )
 
     def bind(self, views: Mapping[str, RoleView]) -> None:
         """Take the roles' views."""

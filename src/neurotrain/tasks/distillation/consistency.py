@@ -125,6 +125,10 @@ class Consistency(Method):
         self._solver, self._target, self._huber, self._guidance = solver, target, huber, guidance
         self._times = UniformTimes() if times is None else times
 
+    def tells(self) -> tuple[str, ...]:
+        """The scale of guidance, where the student learns a range of them."""
+        return () if self._guidance is None else ("guidance",)
+
     def bind(self, views: Mapping[str, RoleView]) -> None:
         """Take the views.
 

@@ -8,11 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neurotrain.diffusion import Condition, PreparedBatch, RoleView, even_times
-from neurotrain.networks.denoisers import Denoiser
+from neurotrain.diffusion import Condition, PreparedBatch, RoleSpec, RoleView, even_times
 from neurotrain.noise import Solver, initial_state, solver
 from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, mean_square, noise_like, uniform
-from neurotrain.tasks.distillation.rollout import causal_network, chunk_by_chunk
+from neurotrain.tasks.distillation.rollout import check_causal, chunk_by_chunk, chunk_of
 
 
 class DiffusionForcing(Method):
@@ -39,20 +38,25 @@ class DiffusionForcing(Method):
         solver(sampler)
         self._sampler: Solver = sampler
 
-    def bind(self, views: Mapping[str, RoleView]) -> None:
-        """See :meth:`Method.bind`.
+    def check_specs(self, specs: Mapping[str, RoleSpec]) -> None:
+        """See :meth:`Method.check_specs`.
 
         Raises:
             ValueError: if the student is not causal, or the teacher knows no times of frames.
         """
-        super().bind(views)
-        self._chunk = causal_network(views["student"], method="DiffusionForcing").chunk
-        teacher = views.get("teacher")
-        if teacher is not None and not _knows_frame_times(teacher):
+        super().check_specs(specs)
+        check_causal(specs, method="DiffusionForcing")
+        teacher = specs.get("teacher")
+        if teacher is not None and not teacher.abilities.frame_times:
             raise ValueError(
                 "DiffusionForcing asks for times of frames: the network of role 'teacher', a "
-                f"{type(teacher.handle.module).__name__}, knows one time a sample"
+                f"{teacher.abilities.network}, knows one time a sample"
             )
+
+    def bind(self, views: Mapping[str, RoleView]) -> None:
+        """See :meth:`Method.bind`."""
+        super().bind(views)
+        self._chunk = chunk_of(views["student"])
 
     def updates(self, batch: PreparedBatch, moment: Moment) -> Iterator[Update]:
         """One of the student."""
@@ -98,8 +102,3 @@ class DiffusionForcing(Method):
                 predict_x0, initial_state(part, times[0], context.schedule), times, context.schedule
             ),
         )
-
-
-def _knows_frame_times(view: RoleView) -> bool:
-    network = view.handle.module
-    return isinstance(network, Denoiser) and network.frame_times

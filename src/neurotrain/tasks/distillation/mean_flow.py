@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from neurotrain.diffusion import Condition, PreparedBatch, RoleView, even_times
+from neurotrain.diffusion import Condition, PreparedBatch, RoleSpec, RoleView, even_times
 from neurotrain.noise import FlowSchedule, LogitNormalTimes, TimeSampling, expand, initial_state
 from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, noise_like
 
@@ -46,20 +47,27 @@ class MeanFlow(Method):
         self._times = LogitNormalTimes(mean=-0.4) if times is None else times
         self._equal, self._power, self._offset = equal_share, power, offset
 
-    def bind(self, views: Mapping[str, RoleView]) -> None:
-        """Take the views.
+    def tells(self) -> tuple[str, ...]:
+        """The length of the way."""
+        return ("span",)
+
+    def check_specs(self, specs: Mapping[str, RoleSpec]) -> None:
+        """See :meth:`Method.check_specs`.
 
         Raises:
             ValueError: if schedule or network are not what the method is defined for.
         """
+        student = specs["student"].latent
+        if student.schedule != FlowSchedule():
+            raise ValueError(f"mean flow is defined for FlowSchedule(shift=1.0), not {student.schedule}")
+        if student.prediction != "flow":
+            raise ValueError(f"prediction={student.prediction!r} of the student: mean flow predicts 'flow'")
+        super().check_specs(specs)
+
+    def bind(self, views: Mapping[str, RoleView]) -> None:
+        """Take the views."""
         super().bind(views)
         _load_derivatives()
-        if self.context.schedule != FlowSchedule():
-            raise ValueError(f"mean flow is defined for FlowSchedule(shift=1.0), not {self.context.schedule}")
-        if self.views["student"].prediction != "flow":
-            raise ValueError(
-                f"prediction={self.views['student'].prediction!r} of the student: mean flow predicts 'flow'"
-            )
 
     def updates(self, batch: PreparedBatch, moment: Moment) -> Iterator[Update]:
         """One update of the student."""
@@ -73,7 +81,9 @@ class MeanFlow(Method):
             return _average_velocity(student, x, end, time, batch.condition)
 
         one, zero = torch.ones_like(t), torch.zeros_like(t)
-        along = torch.func.jvp(average, (x_t, r, t), (velocity, zero, one))
+        # The fused kernels of attention know no forward derivative, the plain one does.
+        with sdpa_kernel(SDPBackend.MATH):
+            along = torch.func.jvp(average, (x_t, r, t), (velocity, zero, one))
         found, change = along[0], along[1]
         wanted = (velocity - expand(t - r, x_t) * change).detach()
         square = (found - wanted).float().square().flatten(1).sum(1)

@@ -100,7 +100,8 @@ class OdeDistillation(Method):
     def _key(self) -> TrajectoryKey:
         teacher = self.views["teacher"].handle
         return TrajectoryKey(
-            teacher=weights_fingerprint(teacher.module),
+            # The same weights in chunks of another length are another teacher.
+            teacher=f"{weights_fingerprint(teacher.module)} {teacher.spec.abilities}",
             schedule=f"{teacher.spec.latent.schedule} in {self.context.schedule}",
             data=self.context.fingerprint,
             shape=self.context.shape,

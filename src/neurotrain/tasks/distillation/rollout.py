@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from neurotrain.diffusion import Condition, RoleView
-from neurotrain.networks.denoisers import CausalDenoiser, Past
+from neurotrain.diffusion import Condition, RoleSpec, RoleView
+from neurotrain.networks.denoisers import Past
 from neurotrain.noise import Denoise, NoiseSchedule, add_noise, initial_state
 
 
@@ -92,23 +92,29 @@ def simulated_input(
     return x_t, t
 
 
-def causal_network(view: RoleView, *, method: str) -> CausalDenoiser:
-    """The network of a role that makes videos chunk by chunk.
+def check_causal(specs: Mapping[str, RoleSpec], *, method: str) -> None:
+    """Refuse a student that does not make videos chunk by chunk.
 
     Args:
-        view: of the role.
+        specs: of the roles, by name.
         method: that needs it, for the message.
 
     Raises:
-        ValueError: if the network is another one.
+        ValueError: names the class of its network.
     """
-    network = view.handle.module
-    if not isinstance(network, CausalDenoiser):
+    abilities = specs["student"].abilities
+    if abilities.chunk is None:
         raise ValueError(
-            f"{method} goes on chunk by chunk: the network of role {view.name!r} must be a CausalDenoiser, it is a "
-            f"{type(network).__name__}"
+            f"{method} goes on chunk by chunk: the network of role 'student' must be a CausalDenoiser, it is a "
+            f"{abilities.network}"
         )
-    return network
+
+
+def chunk_of(view: RoleView) -> int:
+    """Frames of a chunk of a role that :func:`check_causal` has seen."""
+    chunk = view.handle.spec.abilities.chunk
+    assert chunk is not None, "check_specs() comes first"
+    return chunk
 
 
 def chunk_by_chunk(
@@ -125,7 +131,7 @@ def chunk_by_chunk(
     goes that way.
 
     Args:
-        view: of a role whose network is a :class:`CausalDenoiser`.
+        view: of a role whose network is a :class:`neurotrain.networks.denoisers.CausalDenoiser`.
         noise: standard normal ``(B, C, T, H, W)``.
         chunk: frames of one.
         condition: by channel.

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neurotrain.diffusion import Condition, PreparedBatch, RoleView, even_times
+from neurotrain.diffusion import Condition, PreparedBatch, RoleSpec, RoleView, even_times
 from neurotrain.noise import Denoise
 from neurotrain.tasks.distillation.base import Moment, Needs, noise_like
 from neurotrain.tasks.distillation.dmd2 import Dmd2, Weighting
-from neurotrain.tasks.distillation.rollout import causal_network, chunk_by_chunk, few_steps
+from neurotrain.tasks.distillation.rollout import check_causal, chunk_by_chunk, chunk_of, few_steps
 
 
 class SelfForcing(Dmd2):
@@ -55,14 +55,19 @@ class SelfForcing(Dmd2):
             steps=steps, update_ratio=update_ratio, guidance=guidance, weighting=weighting, low=low, high=high
         )
 
-    def bind(self, views: Mapping[str, RoleView]) -> None:
-        """See :meth:`Method.bind`.
+    def check_specs(self, specs: Mapping[str, RoleSpec]) -> None:
+        """See :meth:`Method.check_specs`.
 
         Raises:
             ValueError: if the student is not causal.
         """
+        super().check_specs(specs)
+        check_causal(specs, method="SelfForcing")
+
+    def bind(self, views: Mapping[str, RoleView]) -> None:
+        """See :meth:`Method.bind`."""
         super().bind(views)
-        self._chunk = causal_network(views["student"], method="SelfForcing").chunk
+        self._chunk = chunk_of(views["student"])
 
     def samples(self, batch: PreparedBatch, moment: Moment) -> Tensor:
         """The student's videos up to a random step, with gradients to the last call of each chunk."""

@@ -56,7 +56,7 @@ class DistillationTask(LightningModule):
             raise ValueError(f"accumulate={accumulate}: expected 1 or more")
         self.automatic_optimization = False
         method.check(roles)
-        assembled = pipeline.assemble(roles)
+        assembled = pipeline.assemble(roles, approve=method.check_specs)
         self.method, self.pipeline = method, pipeline
         self.context, self.adapter = assembled.context, assembled.adapter
         self.validator, self.roles = assembled.validator, assembled.roles

@@ -28,7 +28,7 @@ class TrajectoryKey:
     """What a cache of trajectories depends on.
 
     Attributes:
-        teacher: fingerprint of its weights.
+        teacher: fingerprint of its weights, and how they are used.
         schedule: of the noise, as it prints.
         data: fingerprint of what the family shares: data, encoders.
         shape: of a latent.
