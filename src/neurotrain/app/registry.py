@@ -268,6 +268,8 @@ FAMILIES = (
         module="neurotrain.losses.classification",
         base="neurotrain.losses.classification.ClassificationLoss",
     ),
+    Family(name="box_losses", group="model/loss", module="neurotrain.losses.boxes", base="torch.nn.Module"),
+    Family(name="instance_losses", group="model/loss", module="neurotrain.losses.instances", base="torch.nn.Module"),
     Family(
         name="metrics",
         group="model/metrics",

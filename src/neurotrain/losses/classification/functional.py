@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neurotrain.losses.divergence import kl_divergence
 from neurotrain.losses.options import bounded
 
 _SMALLEST_WEIGHT_SUM = 1e-12  # a batch may hold no class that has weight: its mean is then 0, not 0 / 0
@@ -133,13 +134,9 @@ def distillation_loss(student_BK: Tensor, teacher_BK: Tensor, *, temperature: fl
         >>> distillation_loss(logits, logits).item()
         0.0
     """
-    bounded("temperature", temperature, low=0, open_low=True)
     if student_BK.ndim != 2 or student_BK.shape != teacher_BK.shape:
         raise ValueError(f"student {tuple(student_BK.shape)}, teacher {tuple(teacher_BK.shape)}: need (B, K) of both")
-    student_BK, teacher_BK = _at_least_fp32(student_BK), _at_least_fp32(teacher_BK.detach())
-    log_q_BK = F.log_softmax(student_BK / temperature, 1)
-    log_p_BK = F.log_softmax(teacher_BK.to(log_q_BK.dtype) / temperature, 1)
-    return temperature**2 * F.kl_div(log_q_BK, log_p_BK, reduction="batchmean", log_target=True)
+    return kl_divergence(student_BK, teacher_BK, temperature=temperature)
 
 
 def _distributions(logits_BK: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
