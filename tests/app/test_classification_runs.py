@@ -20,7 +20,7 @@ import neurotrain
 from neurotrain.app.cli import lightning_cli
 from neurotrain.app.convert import to_lightning_cli
 
-LABELS = {"mnist_resnet": 10, "cifar10_resnet": 10}
+LABELS = {"mnist_resnet": 10, "cifar10_vgg": 10}
 
 
 def _png(seed: int) -> bytes:
@@ -101,14 +101,14 @@ def test_two_steps_on_both_command_lines_end_with_equal_weights(
 
 
 def test_predictions_are_a_table_of_every_image(pictures: Path, tmp_path: Path) -> None:
-    fitted = neurotrain.train(neurotrain.compose("cifar10_resnet", _small(pictures, tmp_path / "fit")))
+    fitted = neurotrain.train(neurotrain.compose("cifar10_vgg", _small(pictures, tmp_path / "fit")))
     overrides = [
         *_small(pictures, tmp_path / "predict"),
         "stage=predict",
         f"ckpt={fitted.directory / 'checkpoints' / 'last.ckpt'}",
         "callbacks.predictions.probabilities=true",
     ]
-    run = neurotrain.train(neurotrain.compose("cifar10_resnet", overrides))
+    run = neurotrain.train(neurotrain.compose("cifar10_vgg", overrides))
     with (run.directory / "predictions" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"test-0:{index}" for index in range(6)]

@@ -145,6 +145,8 @@ def test_a_pool_after_the_first_convolution_halves_what_the_others_of_the_stage_
     network = VGG(widths=(4, 8), blocks=(2, 1), stem=3, pool="first").eval()
     seen: dict[int, tuple[int, ...]] = {}
     for index, layer in enumerate(layer for layer in network.modules() if isinstance(layer, nn.Conv2d)):
-        layer.register_forward_hook(lambda _, inputs, out, index=index: seen.update({index: tuple(inputs[0].shape[1:])}))
+        layer.register_forward_hook(
+            lambda _, inputs, out, index=index: seen.update({index: tuple(inputs[0].shape[1:])})
+        )
     network(torch.zeros(1, 3, 16, 16))
     assert seen == {0: (3, 16, 16), 1: (3, 16, 16), 2: (4, 8, 8), 3: (4, 8, 8)}

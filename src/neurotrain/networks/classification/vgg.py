@@ -30,8 +30,8 @@ class VGG(Classifier):
         norm: after each convolution.
         dropout: before the last layer, in ``[0, 1)``.
         stem: channels of a convolution at full resolution before the first stage; 0: there is none.
-        pool: what a stage's max-pool follows: its ``"last"`` activation, or its ``"first"`` convolution, before norm and
-            activation.
+        pool: what a stage's max-pool follows: its ``"last"`` activation, or its ``"first"`` convolution, before norm
+            and activation.
 
     Raises:
         ValueError: if ``widths`` and ``blocks`` differ in length, or a number is out of range.
