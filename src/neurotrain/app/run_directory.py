@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from neurotrain.app.secrets import HidingFormatter, Secrets
 from neurotrain.callbacks.checkpoint import find_last
 
 _LOGGERS = ("neurotrain", "lightning", "lightning.pytorch")
+
+_PACKAGES = ("neurotrain", "torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "hydra-core")
+"""Whose versions a run keeps."""
 
 
 class ResumeError(ValueError):
@@ -140,13 +143,11 @@ def _resume_from(target: Path) -> RunDirectory:
 
 def environment() -> dict[str, Any]:
     """Return versions, device and git state: what a figure depends on beside the configuration."""
-    packages = {dist.metadata["Name"]: dist.version for dist in distributions()}
-    relevant = ("neurotrain", "torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "hydra-core")
     return {
         "started": _now(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: packages[name] for name in relevant if name in packages},
+        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "processor_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
@@ -154,6 +155,14 @@ def environment() -> dict[str, Any]:
         "argv": sys.argv[:1],
         "git": _git_state(),
     }
+
+
+def _version(package: str) -> str | None:
+    """Return what is installed; asked for by name, as to go through all that is installed takes a second."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _git_state() -> dict[str, str | bool] | None:
