@@ -49,5 +49,7 @@ def test_it_works_in_inference_mode_and_leaves_gradients_and_hooks_alone() -> No
 
 def test_a_layer_without_a_map_is_refused() -> None:
     network = Timm(name="test_vit", num_classes=3).eval()
+    with pytest.raises(ValueError, match="VisionTransformer of timm has no map"):
+        network.evidence_layer()
     with pytest.raises(ValueError, match="needs"):
-        grad_cam(network, network.evidence_layer(), torch.randn(1, 3, 160, 160), torch.tensor([0]))
+        grad_cam(network, network.network.get_submodule("blocks.5"), torch.randn(1, 3, 160, 160), torch.tensor([0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,12 +13,18 @@ from torch import Tensor
 
 from neurotrain.batch import ClassificationBatch
 from neurotrain.callbacks.classification_drawing import Looked, confusion_figure, evidence_figure
+from neurotrain.callbacks.classification_evidence import (
+    TITLES,
+    Evidence,
+    check_evidence,
+    known_evidence,
+    refusal,
+    seen_evidence,
+)
 from neurotrain.callbacks.drawing import stretched
 from neurotrain.callbacks.run_curves import write_run_curves
 from neurotrain.callbacks.tables import write_table
-from neurotrain.inference import grad_cam
 from neurotrain.metrics.classification_report import confusion_matrix, per_class_scores
-from neurotrain.networks.classification import Classifier
 from neurotrain.tasks import ClassificationTask
 
 logger = logging.getLogger(__name__)
@@ -28,32 +35,57 @@ class ClassificationFigures(Callback):
 
     In the run directory: ``test_samples.csv`` (a row an image: id, class, prediction, probability),
     ``test_classes.csv`` (images, precision, recall and F1 of each class), and under ``figures/`` ``confusion.png``,
-    ``grad_cam.png`` (first test images with the evidence for what is predicted; networks that tell their last map only)
-    and ``curves.png``. For multilabel problems only the curves and ``test_samples.csv``, with a column of probabilities
-    for each label.
+    ``grad_cam.png`` (first test images with the evidence for what is predicted), ``attention_rollout.png`` and
+    ``last_attention.png`` (the same with where a transformer's head looks) and ``curves.png``. For multilabel problems
+    only the curves and ``test_samples.csv``, with a column of probabilities for each label.
 
     It reads what :class:`neurotrain.tasks.ClassificationTask` returns from its steps.
     """
 
-    def __init__(self, *, count: int = 16) -> None:
+    def __init__(self, *, count: int = 16, evidence: tuple[Evidence, ...] | None = None) -> None:
         """Set how much to draw.
 
         Args:
-            count: images of ``grad_cam.png``; 0 leaves it out.
+            count: images with evidence; 0 leaves them out.
+            evidence: see :data:`~neurotrain.callbacks.classification_evidence.Evidence`; None: all that the network
+                can show.
 
         Raises:
-            ValueError: if it is negative.
+            ValueError: if ``count`` is negative, or ``evidence`` is unknown or has no effect.
         """
         if count < 0:
             raise ValueError(f"count={count}: expected 0 or more")
-        self.count = count
-        self._looked: list[Looked] = []
-        self._reason: str | None = None
+        if evidence is not None:
+            evidence = known_evidence(evidence, owner="ClassificationFigures")
+            if evidence and not count:
+                raise ValueError(f"evidence={list(evidence)} has no effect with count=0")
+        self.count, self.evidence = count, evidence
+        self._kinds: tuple[Evidence, ...] = ()
+        self._looked: dict[Evidence, list[Looked]] = {}
         self._sources: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses evidence that the network cannot show, before the first step.
+
+        Raises:
+            ValueError: naming it and the network.
+        """
+        assert isinstance(pl_module, ClassificationTask), "ClassificationFigures draws a ClassificationTask"
+        if not self.evidence:
+            return
+        if pl_module.mode == "multilabel":
+            raise ValueError(f"evidence={list(self.evidence)}: multilabel problems have no pictures of evidence")
+        check_evidence(pl_module, self.evidence, owner="ClassificationFigures")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts anew."""
-        self._looked, self._reason, self._sources = [], None, set()
+        assert isinstance(pl_module, ClassificationTask)
+        reasons = {kind: refusal(pl_module.network, kind) for kind in get_args(Evidence)}
+        can = tuple(kind for kind, reason in reasons.items() if reason is None)
+        self._kinds = can if self.evidence is None else self.evidence
+        self._looked, self._sources = {kind: [] for kind in self._kinds}, set()
+        if self.evidence is None and self.count and not can:
+            logger.warning("no pictures of evidence: %s", "; ".join(sorted({*map(str, reasons.values())})))
 
     def on_test_batch_end(
         self,
@@ -66,12 +98,14 @@ class ClassificationFigures(Callback):
     ) -> None:
         """Looks for the evidence in the first images."""
         assert isinstance(outputs, dict)
-        assert isinstance(pl_module, ClassificationTask), "ClassificationFigures draws a ClassificationTask"
+        assert isinstance(pl_module, ClassificationTask)
         self._sources.update(batch["source"])
-        missing = self.count - len(self._looked)
-        if not trainer.is_global_zero or missing <= 0 or self._reason or pl_module.mode == "multilabel":
+        if not trainer.is_global_zero or pl_module.mode == "multilabel":
             return
-        self._look(pl_module, outputs, batch, missing)
+        for kind in self._kinds:
+            missing = self.count - len(self._looked[kind])
+            if missing > 0:
+                self._looked[kind] += _looked(pl_module, kind, outputs, batch, missing)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes tables and pictures."""
@@ -95,34 +129,29 @@ class ClassificationFigures(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         synthetic = any(source.startswith("synthetic") for source in self._sources)
         confusion_figure(table, names, title=title, synthetic=synthetic).savefig(folder / "confusion.png")
-        if self._looked:
-            evidence_figure(self._looked, title="Grad-CAM", synthetic=synthetic).savefig(folder / "grad_cam.png")
-        if self._reason:
-            logger.warning("no grad_cam.png: %s", self._reason)
+        for kind, looked in self._looked.items():
+            if looked:
+                evidence_figure(looked, title=TITLES[kind], synthetic=synthetic).savefig(folder / f"{kind}.png")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves of the run, from its ``metrics.csv``."""
         write_run_curves(trainer)
 
-    def _look(
-        self, task: ClassificationTask, outputs: dict[str, Tensor], batch: ClassificationBatch, missing: int
-    ) -> None:
-        if not isinstance(task.network, Classifier):
-            self._reason = f"{type(task.network).__name__} does not tell its last map of features"
-            return
-        image, predicted = batch["image"][:missing], outputs["labels"][:missing]
-        try:
-            evidence = grad_cam(task, task.network.evidence_layer(), image, predicted).cpu()
-        except ValueError as error:
-            self._reason = str(error)
-            return
-        everywhere = torch.ones(image.shape[-2:], dtype=torch.bool)
-        for row, (name, label) in enumerate(zip(batch["id"][:missing], batch["label"].tolist(), strict=False)):
-            guess = int(predicted[row])
-            probability = float(outputs["probabilities"][row, guess])
-            title = f"{name}\n{task.class_names[label]} as {task.class_names[guess]} ({probability:.2f})"
-            picture = stretched(image[row].cpu(), everywhere)
-            self._looked.append(Looked(picture, evidence[row], title, guess == label))
+
+def _looked(
+    task: ClassificationTask, kind: Evidence, outputs: dict[str, Tensor], batch: ClassificationBatch, count: int
+) -> list[Looked]:
+    """The first images of a batch with what was seen in them."""
+    image, predicted = batch["image"][:count], outputs["labels"][:count]
+    evidence = seen_evidence(task, kind, image, predicted)
+    everywhere = torch.ones(image.shape[-2:], dtype=torch.bool)
+    found: list[Looked] = []
+    for row, (name, label) in enumerate(zip(batch["id"][:count], batch["label"].tolist(), strict=False)):
+        guess = int(predicted[row])
+        probability = float(outputs["probabilities"][row, guess])
+        title = f"{name}\n{task.class_names[label]} as {task.class_names[guess]} ({probability:.2f})"
+        found.append(Looked(stretched(image[row].cpu(), everywhere), evidence[row], title, guess == label))
+    return found
 
 
 def sample_rows(

@@ -1,5 +1,11 @@
 """Inference over any network: whole images, sliding windows, test-time augmentation, clean-up of masks."""
 
+from neurotrain.inference.attention_maps import (
+    AttentionMap,
+    attention_evidence,
+    attention_rollout,
+    recorded_attention,
+)
 from neurotrain.inference.cleaning import MaskCleaning
 from neurotrain.inference.grad_cam import grad_cam
 from neurotrain.inference.inferer import FullImage, Inferer, Predictor, SlidingWindow
@@ -15,18 +21,22 @@ from neurotrain.inference.tta import TestTimeAugmentation
 from neurotrain.inference.volumes import labels_over
 
 __all__ = [
+    "AttentionMap",
     "FullImage",
     "Inferer",
     "MaskCleaning",
     "Predictor",
     "SlidingWindow",
     "TestTimeAugmentation",
+    "attention_evidence",
+    "attention_rollout",
     "closing",
     "fill_holes",
     "grad_cam",
     "labels_over",
     "largest_component",
     "opening",
+    "recorded_attention",
     "remove_small_components",
     "threshold",
 ]

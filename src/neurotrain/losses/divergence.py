@@ -53,17 +53,10 @@ def kl_divergence(
         >>> round(kl_divergence(torch.tensor([[0.0, 1.0]]), target, direction="reverse").item(), 4)
         0.1109
     """
-    bounded("temperature", temperature, low=0, open_low=True)
-    if direction not in get_args(Direction):
-        raise ValueError(f"direction={direction!r}: choose from {list(get_args(Direction))}")
-    if logits_BKS.ndim < 2 or logits_BKS.shape != target_BKS.shape:
-        raise ValueError(
-            f"prediction {tuple(logits_BKS.shape)}, target {tuple(target_BKS.shape)}: need (B, K, *spatial) of both"
-        )
+    _check(logits_BKS, target_BKS, valid_BS, temperature, direction)
     logits_BKS = logits_BKS if logits_BKS.dtype == torch.float64 else logits_BKS.float()
     target_BKS = target_BKS.detach().to(logits_BKS.dtype)
     if valid_BS is not None:
-        _check_valid(valid_BS, logits_BKS)
         # Before the softmax: a NaN there must reach neither the value nor the gradient.
         logits_BKS, target_BKS = (torch.where(valid_BS[:, None], x, 0.0) for x in (logits_BKS, target_BKS))
     log_q_BKS, log_p_BKS = F.log_softmax(logits_BKS / temperature, 1), F.log_softmax(target_BKS / temperature, 1)
@@ -106,7 +99,14 @@ def gaussian_kl(mean_BS: Tensor, log_variance_BS: Tensor) -> Tensor:
     return 0.5 * (mean_BS.square() + log_variance_BS.expm1() - log_variance_BS).sum() / max(1, len(mean_BS))
 
 
-def _check_valid(valid_BS: Tensor, logits_BKS: Tensor) -> None:
-    expected = (logits_BKS.shape[0], *logits_BKS.shape[2:])
-    if tuple(valid_BS.shape) != expected or valid_BS.dtype != torch.bool:
-        raise ValueError(f"valid is {valid_BS.dtype} {tuple(valid_BS.shape)}, expected bool {expected}")
+def _check(logits_BKS: Tensor, target_BKS: Tensor, valid_BS: Tensor | None, temperature: float, direction: str) -> None:
+    bounded("temperature", temperature, low=0, open_low=True)
+    if direction not in get_args(Direction):
+        raise ValueError(f"direction={direction!r}: choose from {list(get_args(Direction))}")
+    if logits_BKS.ndim < 2 or logits_BKS.shape != target_BKS.shape:
+        raise ValueError(
+            f"prediction {tuple(logits_BKS.shape)}, target {tuple(target_BKS.shape)}: need (B, K, *spatial) of both"
+        )
+    places = (logits_BKS.shape[0], *logits_BKS.shape[2:])
+    if valid_BS is not None and (tuple(valid_BS.shape) != places or valid_BS.dtype != torch.bool):
+        raise ValueError(f"valid is {valid_BS.dtype} {tuple(valid_BS.shape)}, expected bool {places}")

@@ -144,23 +144,14 @@ def mask_set_loss(
         the points.
     """
     bounded("no_object", no_object, low=0, open_low=True)
-    if points is not None and points < 1:
-        raise ValueError(f"points={points}: must be at least 1, or None for all pixels")
     _check(class_logits_BQE, mask_logits_BQS, targets, valid_BS, points)
     pairs = [
-        _match(class_logits_BQE[row], mask_logits_BQS[row], target, _row(valid_BS, row), weights, points, generator)
-        for row, target in enumerate(targets)
+        _match(classes, masks, target, None if valid_BS is None else valid_BS[row], weights, points, generator)
+        for row, (classes, masks, target) in enumerate(zip(class_logits_BQE, mask_logits_BQS, targets, strict=True))
     ]
     if objects is None:
         objects = torch.tensor(max(1, sum(len(target.labels) for target in targets)))
-    logits_MS = torch.cat([mask_logits_BQS[row, queries] for row, (queries, _) in enumerate(pairs)])
-    masks_MS = torch.cat([target.masks[own] for target, (_, own) in zip(targets, pairs, strict=True)])
-    valid_MS = None
-    if valid_BS is not None:
-        valid_MS = torch.cat(
-            [valid_BS[row].expand(len(own), *valid_BS.shape[1:]) for row, (_, own) in enumerate(pairs)]
-        )
-    mask, dice = _mask_parts(logits_MS, masks_MS, valid_MS, points, generator)
+    mask, dice = _mask_parts(*_paired(mask_logits_BQS, targets, pairs, valid_BS), points, generator)
     objects = objects.to(mask)
     label = _label_part(class_logits_BQE, targets, pairs, no_object)
     return {"label": label, "mask": mask / objects, "dice": dice / objects}
@@ -190,6 +181,21 @@ def _match(
     counted_P = None if valid_S is None else counted_points(valid_S[None], place_1Pd)[0]
     read = (class_logits_QE, logits_QP, target.labels, masks_GP)
     return matched(mask_costs(*read, weights=weights, counted_P=counted_P))
+
+
+def _paired(
+    mask_logits_BQS: Tensor,
+    targets: Sequence[MaskTarget],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    valid_BS: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits, true masks and what counts, of the matched pairs of all images: ``(M, *spatial)`` each."""
+    logits_MS = torch.cat([mask_logits_BQS[row, queries] for row, (queries, _) in enumerate(pairs)])
+    masks_MS = torch.cat([target.masks[own] for target, (_, own) in zip(targets, pairs, strict=True)])
+    if valid_BS is None:
+        return logits_MS, masks_MS, None
+    counts = torch.tensor([len(own) for _, own in pairs], device=valid_BS.device)
+    return logits_MS, masks_MS, valid_BS.repeat_interleave(counts, 0)
 
 
 def _mask_parts(
@@ -246,6 +252,8 @@ def _check(
     valid_BS: Tensor | None,
     points: int | None,
 ) -> None:
+    if points is not None and points < 1:
+        raise ValueError(f"points={points}: must be at least 1, or None for all pixels")
     shapes = f"classes {tuple(class_logits_BQE.shape)}, masks {tuple(mask_logits_BQS.shape)}"
     if class_logits_BQE.ndim != 3 or mask_logits_BQS.ndim not in (4, 5):
         raise ValueError(f"{shapes}: expected (B, Q, K + 1) and (B, Q, *spatial)")
@@ -262,10 +270,6 @@ def _check(
         raise ValueError(
             f"{shapes}, targets and valid of sizes {sorted(sizes)}: one size for all, as many labels as masks"
         )
-
-
-def _row(valid_BS: Tensor | None, row: int) -> Tensor | None:
-    return None if valid_BS is None else valid_BS[row]
 
 
 def _exact(values: Tensor) -> Tensor:

@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor, nn
+
+
+class TokenLayout(NamedTuple):
+    """How a network that attends lays an image out as a sequence.
+
+    Attributes:
+        layers: how many attentions of the whole sequence to itself there are.
+        patch: height and width of a patch in pixels; patches are the end of the sequence, row by row.
+        prefix: tokens before them, such as a class token and registers.
+        read: tokens whose mean the head reads; None: it pools by an attention of its own, over the patches or all
+            tokens.
+    """
+
+    layers: int
+    patch: tuple[int, int]
+    prefix: int
+    read: slice | None
 
 
 class Classifier(nn.Module, ABC):
@@ -35,3 +53,11 @@ class Classifier(nn.Module, ABC):
         Raises:
             ValueError: if the network has none.
         """
+
+    def token_layout(self) -> TokenLayout:
+        """How tokens of its attention lie over the image; a network that has one overrides this.
+
+        Raises:
+            ValueError: if the network has no attention, or none over patches of the whole image.
+        """
+        raise ValueError(f"{type(self).__name__} has no attention over patches of the image")

@@ -13,7 +13,7 @@ from typing import Any, cast, final
 
 from torch import Tensor, nn
 
-from neurotrain.networks.classification.base import Classifier
+from neurotrain.networks.classification.base import Classifier, TokenLayout
 from neurotrain.storage.tensors import read_checkpoint, read_safetensors
 
 _HUB = "hf-hub:"
@@ -105,13 +105,46 @@ class Timm(Classifier):
         """The last module whose output is a map: the last stage that timm lists among its features.
 
         Raises:
-            ValueError: if the network lists none.
+            ValueError: if the network lists none, or is a transformer, whose layers give sequences.
         """
         network: Any = self.network
+        if _plain_transformer(network):
+            raise ValueError(f"{type(network).__name__} of timm has no map of features: its layers give sequences")
         try:
             return self.network.get_submodule(network.feature_info[-1]["module"])
         except (AttributeError, IndexError, TypeError) as error:
             raise ValueError(f"{type(network).__name__} of timm lists no features: {error}") from error
+
+    def token_layout(self) -> TokenLayout:
+        """Of timm's ``VisionTransformer`` and ``Eva``, which are ViT, DeiT, DINO, CLIP's, SigLIP's and EVA's towers.
+
+        Raises:
+            ValueError: for any other network, and for heads that read the greatest value instead of a mean.
+        """
+        from timm.models.deit import VisionTransformerDistilled
+        from timm.models.vision_transformer import VisionTransformer
+
+        network: Any = self.network
+        name = type(network).__name__
+        if not _plain_transformer(network):
+            raise ValueError(f"{name} of timm has no attention over patches of the image, the same in every layer")
+        prefix, pool = network.num_prefix_tokens, network.global_pool
+        every = isinstance(network, VisionTransformer) and network.pool_include_prefix
+        patches = slice(0 if every else prefix, None)
+        read: dict[str, slice | None] = {"token": slice(0, 1), "avg": patches, "map": None}
+        if pool not in read:
+            raise ValueError(f"{name} of timm with global_pool={pool!r}: no mean of tokens is what its head reads")
+        reads = slice(0, 2) if isinstance(network, VisionTransformerDistilled) else read[pool]
+        height, width = network.patch_embed.patch_size
+        return TokenLayout(layers=len(network.blocks), patch=(height, width), prefix=prefix, read=reads)
+
+
+def _plain_transformer(network: nn.Module) -> bool:
+    """Whether it is one sequence of tokens from the first layer to the last."""
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    return isinstance(network, Eva | VisionTransformer)
 
 
 def _create(name: str, options: dict[str, Any], *, pretrained: bool, weights: str | None) -> nn.Module:
