@@ -41,6 +41,16 @@ def _module(root: Path, name: str, count: int, **settings: Any) -> LocalDataModu
     return LocalDataModule(train=FolderSource(name=name, storage=storage), decoder=ImageDecoder(), **settings)
 
 
+def _mixed_shapes(root: Path, name: str, sizes: list[tuple[int, int]]) -> LocalDataModule:
+    storage = LocalStorage(root=root / name)
+    for number, size in enumerate(sizes):
+        storage.write(f"{name}{number:02d}.png", _png(size))
+    preparation = ImagePreparation(resolution=16, aspect="buckets", aspect_buckets=(0.5, 1.0, 2.0), multiple=8)
+    return LocalDataModule(
+        train=FolderSource(name=name, storage=storage, dimensions=True), decoder=ImageDecoder(preparation=preparation)
+    )
+
+
 def _sources(batches: Iterable[Any]) -> list[list[str]]:
     return [batch["source"] for batch, _, _ in batches]
 
@@ -208,3 +218,21 @@ def test_held_out_entries_are_disjoint_and_subjects_stay_together(tmp_path: Path
     parts = [fold.evaluation("validation").parts[0].table()["id"].to_pylist() for fold in folds]
     assert sorted(name for part in parts for name in part) == sorted(names[0] | names[1])
     assert np.unique([len(part) for part in parts]).tolist() == [4]
+
+
+def test_sources_of_several_shapes_mix_within_batches_of_one_shape(tmp_path: Path) -> None:
+    square, wide, high = (16, 16), (32, 16), (16, 32)
+    members = {
+        "a": _mixed_shapes(tmp_path, "a", [square] * 4 + [wide] * 4),
+        "b": _mixed_shapes(tmp_path, "b", [square] * 8),
+        "c": _mixed_shapes(tmp_path, "c", [square] * 4 + [high] * 4),
+    }
+    module = MixtureDataModule(sources=members, weights=Uniform(), batch_size=4, samples_per_epoch=48)
+    module.setup("fit")
+    batches = [batch for batch, _, _ in module.train_dataloader()]
+    assert Counter(name for batch in batches for name in batch["source"]) == Counter(a=16, b=16, c=16)
+    shapes = [tuple(batch["image"].shape) for batch in batches]
+    assert Counter(shapes) == {(4, 3, 16, 16): 8, (4, 3, 16, 32): 2, (4, 3, 32, 16): 2}
+    several = [set(batch["source"]) for batch, shape in zip(batches, shapes, strict=True) if shape == (4, 3, 16, 16)]
+    assert all(len(names) > 1 for names in several)
+    assert set(module.summary()["report"]["a"]["shapes"]) == {"16x16", "16x32"}

@@ -181,7 +181,7 @@ class Membership:
         )
 
 
-def shape_buckets(table: pa.Table, target: Callable[[int, int], tuple[int, int]], *, name: str) -> Buckets | None:
+def shape_buckets(table: pa.Table, target: Callable[[int, int], tuple[int, int]], *, name: str) -> Buckets:
     """Group samples by the shape that they are brought to.
 
     Args:
@@ -190,7 +190,7 @@ def shape_buckets(table: pa.Table, target: Callable[[int, int], tuple[int, int]]
         name: of the source, for messages.
 
     Returns:
-        Shapes ``(height, width)``, in ascending order; None where there is but one.
+        Shapes ``(height, width)``, in ascending order.
 
     Raises:
         ValueError: if the table has no sizes.
@@ -201,8 +201,6 @@ def shape_buckets(table: pa.Table, target: Callable[[int, int], tuple[int, int]]
     sizes = list(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
     shapes = {size: target(*size)[::-1] for size in set(sizes)}
     known = sorted(set(shapes.values()))
-    if len(known) == 1:
-        return None
     numbers = {shape: number for number, shape in enumerate(known)}
     ids: NDArray[np.int64] = np.array([numbers[shapes[size]] for size in sizes], np.int64)
     return Buckets(ids=ids, shapes=tuple(known))

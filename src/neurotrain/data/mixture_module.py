@@ -9,7 +9,7 @@ from typing import Any
 from neurotrain.data.engine import Quarantine
 from neurotrain.data.loader import StartMethod
 from neurotrain.data.members import Membership
-from neurotrain.data.mixture import MixturePlan, SizeProportional, Weights
+from neurotrain.data.mixture import Buckets, MixturePlan, SizeProportional, Weights
 from neurotrain.data.mixture.plan import Granularity
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, Split
 from neurotrain.data.report import staged
@@ -29,7 +29,8 @@ class MixtureDataModule(PlannedDataModule):
         sources: data modules by the name of their training source.
         weights: how much of each; None: in proportion to their sizes.
         members: how a source takes part, by name; those that are not named repeat for ever in random order.
-        granularity: what has a source: each sample, or each global batch. Sources of several shapes need ``batch``.
+        granularity: what has a source: each sample, or each global batch. Where samples differ in shape, each batch has
+            one shape in either case: of all sources that have it, or of one.
         evaluate: names of the members whose validation and test splits are evaluated, one after the other; None: all.
         batch_size: training samples per step and rank.
         eval_batch_size: likewise in evaluation; above 1 the samples must have one shape.
@@ -137,10 +138,10 @@ class MixtureDataModule(PlannedDataModule):
 
     def _plan(self) -> MixturePlan:
         ways = {name: self._memberships.get(name, Membership()) for name in self._members}
+        buckets = self._buckets()
         return MixturePlan(
             sources=tuple(
-                way.plan(self._members[name].training().parts[0], buckets=self._members[name].buckets())
-                for name, way in ways.items()
+                way.plan(self._members[name].training().parts[0], buckets=buckets[name]) for name, way in ways.items()
             ),
             weights=self._weights,
             samples_per_epoch=self._samples_per_epoch,
@@ -150,6 +151,13 @@ class MixtureDataModule(PlannedDataModule):
             batches_per_epoch=self._limit(),
             seed=self._seed,
         )
+
+    def _buckets(self) -> dict[str, Buckets | None]:
+        """Shapes of the members, as far as they matter: a source of one shape shares it with others by the sample."""
+        found = {name: member.buckets() for name, member in self._members.items()}
+        several = [name for name, buckets in found.items() if buckets is not None and len(buckets.shapes) > 1]
+        kept = found if several and self._granularity == "sample" else several
+        return {name: found[name] if name in kept else None for name in found}
 
     def _accumulation(self) -> int:
         trainer = self.trainer

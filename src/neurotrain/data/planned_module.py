@@ -159,7 +159,7 @@ class PlannedDataModule(LightningDataModule, ABC):
         """What a split is evaluated on; no parts where there is nothing."""
 
     def buckets(self) -> Buckets | None:
-        """Shape of each training sample where they differ; batches are then of one shape each."""
+        """Shape of each training sample where they may differ; where they do, batches are of one shape each."""
         return None
 
     @abstractmethod

@@ -182,7 +182,7 @@ class SourceDataModule(PlannedDataModule):
     def _plan(self) -> Plan:
         buckets = self.buckets()
         part = self._divide()["train"]
-        if buckets is not None:
+        if buckets is not None and len(buckets.shapes) > 1:
             return MixturePlan(
                 sources=(Membership().plan(part, buckets=buckets),),
                 samples_per_epoch=self._samples_per_epoch,

@@ -169,12 +169,8 @@ def test_descriptions_are_plain_values() -> None:
             ["sum to 5, not to global_batch=4"],
         ),
         (
-            lambda: MixturePlan(**{**BASE, **source(buckets=Buckets(ids=np.zeros(10, int), shapes=((8, 8),)))}),
-            ["source 'a' has buckets: batches of one shape need granularity='batch'"],
-        ),
-        (
             lambda: MixturePlan(**{**BASE, **source(exhaustion="drop", leftover="pad")}),
-            ["leftover='pad' has no effect with granularity='sample'"],
+            ["leftover='pad' has no effect with granularity='sample' where no source has buckets"],
         ),
         (
             lambda: MixturePlan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
@@ -116,17 +117,20 @@ def reported(
         ``due`` until then, and ``padded`` and ``left_out``, so that ``samples = due + padded - left_out`` when it is.
     """
     found: dict[str, dict[str, Any]] = {}
+    numbers, leftovers = itertools.count(), schedule.leftovers
     for source, its, counts in zip(sources, pools, drawn(schedule, pools, batch=batch), strict=True):
         shapes: dict[str, dict[str, int]] = {}
         for pool, count in zip(its.pools, counts.tolist(), strict=True):
+            number = next(numbers)
             row = shapes[_named(pool.shape) if pool.shape else "all"] = {
                 "entries": pool.drawer.size,
                 "samples": count,
             }
             if source.bounded:
                 row["due"] = pool.drawer.size * source.rounds
-                if schedule.unit > 1:
-                    row |= {"padded": pool.padded, "left_out": pool.left_out}
+                if leftovers is not None:
+                    row["padded"] = int(leftovers.padded[number])
+                    row["left_out"] = int(leftovers.left_out[number])
         found[source.name] = {
             "length": source.length,
             "unselected": source.length - its.selected,

@@ -65,7 +65,9 @@ class NobodyLeftError(ValueError):
     """No source takes part, though the epoch is not over."""
 
 
-def curves(stretches: Iterable[Stretch], supplies: Sequence[Supply], *, limit: int | None) -> Curves:
+def curves(
+    stretches: Iterable[Stretch], supplies: Sequence[Supply], *, limit: int | None, beyond: float = 0.0
+) -> Curves:
     """Integrate the weights until the epoch is over.
 
     It is over after ``limit`` units, when a source that stops has ended, or when all have; without a limit also when
@@ -75,6 +77,7 @@ def curves(stretches: Iterable[Stretch], supplies: Sequence[Supply], *, limit: i
         stretches: from the start of the epoch, without gaps; the last one is endless.
         supplies: of each source.
         limit: units; None: until what can end has ended.
+        beyond: units behind the end for which targets are needed at least.
 
     Returns:
         The targets.
@@ -82,7 +85,7 @@ def curves(stretches: Iterable[Stretch], supplies: Sequence[Supply], *, limit: i
     Raises:
         NobodyLeftError: if in some stretch no source has weight.
     """
-    walk = _Walk(supplies, limit)
+    walk = _Walk(supplies, limit, beyond)
     for stretch in stretches:
         while walk.now < stretch.last and walk.goes_on():
             walk.step(stretch)
@@ -90,7 +93,8 @@ def curves(stretches: Iterable[Stretch], supplies: Sequence[Supply], *, limit: i
 
 
 class _Walk:
-    def __init__(self, supplies: Sequence[Supply], limit: int | None) -> None:
+    def __init__(self, supplies: Sequence[Supply], limit: int | None, beyond: float) -> None:
+        self._beyond = max(beyond, len(supplies) / 2 + 3)
         self._units = np.array([supply.units for supply in supplies])
         self._stops = {number for number, supply in enumerate(supplies) if supply.stops}
         self._finite = set(np.flatnonzero(np.isfinite(self._units)).tolist())
@@ -108,7 +112,7 @@ class _Walk:
         if self._over is None and (self._exhausted() or self.now >= self._limit):
             self._over = self._curves()
             # Units around the end are due at most half a unit a source behind it.
-            self._horizon = self.now + len(self._units) / 2 + 3
+            self._horizon = self.now + self._beyond
         return self._over is None or (self.now < self._horizon and len(self._ended) < len(self._units))
 
     def step(self, stretch: Stretch) -> None:

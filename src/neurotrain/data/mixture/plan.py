@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from neurotrain.data.mixture.accounts import described, reported, targeted
 from neurotrain.data.mixture.buckets import Shape
 from neurotrain.data.mixture.checks import nearest, refuse
-from neurotrain.data.mixture.curves import NobodyLeftError, curves
+from neurotrain.data.mixture.curves import Curves, NobodyLeftError, Stretch, Supply, curves
 from neurotrain.data.mixture.permutation import Indices
 from neurotrain.data.mixture.pools import Pools
 from neurotrain.data.mixture.priority import PrioritySampler
 from neurotrain.data.mixture.schedule import BatchSchedule, Draws, SampleSchedule, Schedule, supplies
+from neurotrain.data.mixture.shaped import ShapedSchedule
 from neurotrain.data.mixture.source import SourcePlan
 from neurotrain.data.mixture.targets import depends_on_steps, stretches
 from neurotrain.data.mixture.weights import SizeProportional, Sizes, Weights
@@ -37,7 +38,11 @@ class MixturePlan:
     **Shares.** At every prefix of the epoch each source has had its target number of samples, to within one global
     batch; the target is the integral of its share, by optimizer step, of the sources that take part and are not
     exhausted. With ``granularity="sample"`` the sources of a global batch stand in a random order; with ``"batch"``
-    every global batch has one source (and one shape). How, and why it holds: ``merge``, ``order``, ``schedule``.
+    every global batch has one source. How, and why it holds: ``merge``, ``order``, ``schedule``.
+
+    **Shapes.** Where any source has buckets, every global batch has one shape, and shapes come in proportion to their
+    samples. With ``granularity="sample"`` it has samples of all sources that have the shape; what a source misses where
+    it has none, it gets where it has: ``shaped``, ``rounding``. Sources without buckets have one more shape, together.
 
     **World size.** World size and workers are no arguments: the order belongs to the global batch.
 
@@ -272,16 +277,12 @@ class MixturePlan:
             problems.append(
                 f"granularity={self.granularity!r} is unknown; {nearest(self.granularity, ('sample', 'batch'))}"
             )
-        elif self.granularity == "sample":
+        elif self.granularity == "sample" and not self._shaped:
             problems += [
-                f"source {source.name!r} has buckets: batches of one shape need granularity='batch'"
+                f"source {source.name!r}: leftover={source.leftover!r} has no effect with granularity='sample' where "
+                "no source has buckets"
                 for source in self.sources
-                if source.buckets is not None
-            ]
-            problems += [
-                f"source {source.name!r}: leftover={source.leftover!r} has no effect with granularity='sample'"
-                for source in self.sources
-                if source.leftover is not None and source.buckets is None
+                if source.leftover is not None
             ]
         if self.samples_per_epoch is None:
             problems += [
@@ -300,6 +301,10 @@ class MixturePlan:
             for source, pools in zip(self.sources, self._pools, strict=True)
             if pools.batches == 0
         ]
+
+    @property
+    def _shaped(self) -> bool:
+        return any(source.buckets is not None for source in self.sources)
 
     @cached_property
     def _pools(self) -> list[Pools]:
@@ -329,28 +334,61 @@ class MixturePlan:
         return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
 
     def _scheduled(self, epoch: int) -> Schedule:
-        in_batches = self.granularity == "batch"
+        # A global batch of one sample has one source, and one shape.
+        in_batches = self.granularity == "batch" or (self._shaped and self.global_batch == 1)
         unit = self.global_batch if in_batches else 1
         limit = self._limit(epoch)
-        steps = depends_on_steps(self.sources, self.weights)
-        planned = stretches(
-            sources=self.sources,
-            weights=self.weights,
-            sizes=self._sizes,
-            epoch=epoch,
-            first_step=self.first_step(epoch) if steps else 0,
-            units_per_step=self.accumulation * self.global_batch // unit,
-        )
-        given = supplies(self.sources, self._pools, in_batches=in_batches)
+        planned = self._stretches(epoch, unit)
+        seed = mix_seed(self.seed, epoch, _PLACES)
         try:
+            if self._shaped and not in_batches:
+                return ShapedSchedule(
+                    sources=self.sources,
+                    pools=self._pools,
+                    integrate=partial(self._integrated, planned, limit),
+                    limit=limit,
+                    batch=self.global_batch,
+                    seed=seed,
+                )
+            given = supplies(self.sources, self._pools, in_batches=in_batches)
             found = curves(planned, given, limit=None if limit is None else -(-limit // unit))
         except NobodyLeftError as error:
             counted = "global batches" if in_batches else "samples"
             raise ValueError(f"MixturePlan: epoch {epoch}: {error} (counted in {counted})") from None
         if in_batches:
             return BatchSchedule(curves=found, limit=limit, pools=self._pools, batch=self.global_batch)
-        seed = mix_seed(self.seed, epoch, _PLACES)
         return SampleSchedule(curves=found, limit=limit, batch=self.global_batch, seed=seed)
+
+    def _stretches(self, epoch: int, unit: int) -> list[Stretch]:
+        steps = depends_on_steps(self.sources, self.weights)
+        return list(
+            stretches(
+                sources=self.sources,
+                weights=self.weights,
+                sizes=self._sizes,
+                epoch=epoch,
+                first_step=self.first_step(epoch) if steps else 0,
+                units_per_step=self.accumulation * self.global_batch // unit,
+            )
+        )
+
+    def _integrated(self, planned: Sequence[Stretch], limit: int | None, samples: NDArray[np.float64]) -> Curves:
+        """Targets up to the last whole batch, of what each source gives in all."""
+        refuse(
+            "MixturePlan",
+            [
+                f"source {source.name!r} does not fill one global batch of {self.global_batch}: use leftover='pad'"
+                for source, units in zip(self.sources, samples, strict=True)
+                if not units
+            ],
+        )
+        given = [
+            Supply(float(units), source.exhaustion == "stop")
+            for source, units in zip(self.sources, samples, strict=True)
+        ]
+        batch, shapes = self.global_batch, 1 + len(self.shapes)
+        whole = None if limit is None else -(-limit // batch) * batch
+        return curves(planned, given, limit=whole, beyond=batch * (1 + shapes))
 
     def _trained(self, batches: int) -> int:
         """How many global batches of an epoch are trained on; counted as Lightning does."""

@@ -29,6 +29,18 @@ class Draws(NamedTuple):
     first: Indices
 
 
+class Leftovers(NamedTuple):
+    """What did not fill whole batches of exhausted sources.
+
+    Attributes:
+        padded: int64 ``(pools,)``: samples of another pass that filled a batch up.
+        left_out: int64 ``(pools,)``: samples that were not drawn.
+    """
+
+    padded: Indices
+    left_out: Indices
+
+
 class Schedule(ABC):
     """An epoch.
 
@@ -37,12 +49,14 @@ class Schedule(ABC):
         bounds: samples by which each source can be off its target at any prefix.
         curves: targets, in units.
         unit: samples of a unit.
+        leftovers: of batches of one source or shape; None where batches have neither.
     """
 
     length: int
     bounds: list[float]
     curves: Curves
     unit: int
+    leftovers: Leftovers | None = None
 
     @abstractmethod
     def block(self, first: int, last: int) -> Draws:
@@ -86,18 +100,8 @@ class SampleSchedule(Schedule):
         """The global batches ``[first, last)``."""
         begin = first * self._batch
         merged = self._order.block(begin, max(begin, min(last * self._batch, self.length)))
-        return Draws(self._shuffled(merged.child, begin), merged.first)
-
-    def _shuffled(self, source: Indices, begin: int) -> Indices:
-        if self._sources == 1 or self._batch == 1:
-            return source
-        bits = np.uint64((self._sources - 1).bit_length())
-        words = scattered(np.arange(begin, begin + len(source)), self._seed)
-        words = ((words >> bits) << bits) | source.astype(np.uint64)
-        whole = len(words) - len(words) % self._batch
-        words[:whole].reshape(-1, self._batch).sort(axis=1)
-        words[whole:].sort()
-        return (words & np.uint64((1 << int(bits)) - 1)).astype(np.int64)
+        source = shuffled(merged.child, begin, kinds=self._sources, batch=self._batch, seed=self._seed)
+        return Draws(source, merged.first)
 
 
 class BatchSchedule(Schedule):
@@ -118,6 +122,9 @@ class BatchSchedule(Schedule):
         whole = found.length * batch
         self.length = whole if limit is None else min(limit, whole)
         self.bounds = (found.bound * batch).tolist()
+        listed = [pool for its in pools for pool in its.pools]
+        padded, left_out = [pool.padded for pool in listed], [pool.left_out for pool in listed]
+        self.leftovers = Leftovers(np.array(padded, np.int64), np.array(left_out, np.int64))
 
     def block(self, first: int, last: int) -> Draws:
         """The global batches ``[first, last)``."""
@@ -131,6 +138,30 @@ class BatchSchedule(Schedule):
             passed += len(own.first)
         size = max(0, min(last * self.unit, self.length) - first * self.unit)
         return Draws(np.repeat(pool, self.unit)[:size], np.concatenate(before))
+
+
+def shuffled(kind: Indices, begin: int, *, kinds: int, batch: int, seed: int) -> Indices:
+    """Places in a random order within their global batch, so that no rank sees a pattern.
+
+    Args:
+        kind: int64 ``(N,)``: of what stands at each place, below ``kinds``.
+        begin: the first place; a global batch begins there.
+        kinds: how many there are.
+        batch: samples of a global batch.
+        seed: of the order.
+
+    Returns:
+        int64 ``(N,)``; a function of each batch alone.
+    """
+    if kinds == 1 or batch == 1:
+        return kind
+    bits = np.uint64((kinds - 1).bit_length())
+    words = scattered(np.arange(begin, begin + len(kind)), seed)
+    words = ((words >> bits) << bits) | kind.astype(np.uint64)
+    whole = len(words) - len(words) % batch
+    words[:whole].reshape(-1, batch).sort(axis=1)
+    words[whole:].sort()
+    return (words & np.uint64((1 << int(bits)) - 1)).astype(np.int64)
 
 
 def supplies(sources: Sequence[SourcePlan], pools: Sequence[Pools], *, in_batches: bool) -> list[Supply]:
