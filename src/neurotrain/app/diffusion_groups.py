@@ -14,6 +14,7 @@ DIFFUSION: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("clips", "data/clips", f"{_NETWORKS}.moving_shapes", f"{_NETWORKS}.moving_shapes.MovingShapes"),
     ("exact_denoisers", "model/network", f"{_NETWORKS}.moving_shapes", f"{_NETWORKS}.denoisers.Denoiser"),
+    ("corrected_mixtures", "model/network", f"{_NETWORKS}.gaussian_mixture", f"{_NETWORKS}.denoisers.Denoiser"),
     ("denoisers", "model/network", f"{_NETWORKS}.denoisers", f"{_NETWORKS}.denoisers.Denoiser"),
     ("discriminators", "model/network", f"{_NETWORKS}.discriminators", f"{_NETWORKS}.discriminators.FeatureHeads"),
     ("noise_schedules", "model/noise", "neurotrain.noise", "neurotrain.noise.NoiseSchedule"),

@@ -7,11 +7,16 @@ With ``x_t = alpha x_0 + sigma eps`` each component stays Gaussian, with mean ``
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GaussianMixture"]
+from neurotrain.networks.denoisers import Denoiser, PointMLP
+from neurotrain.noise import NoiseSchedule, convert
+
+__all__ = ["CorrectedMixture", "GaussianMixture"]
 
 _MEANS = ((-1.5, -0.9), (1.5, -0.9), (0.0, 1.5), (-0.3, -0.2), (1.6, 1.2))
 _STDS = ((0.45, 0.25), (0.3, 0.3), (0.5, 0.2), (0.2, 0.35), (0.25, 0.25))
@@ -134,3 +139,56 @@ class GaussianMixture(nn.Module):
     def log_density(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Log density of noisy points, ``(B,)``."""
         return self.posterior(x_t, alpha, sigma)[0].logsumexp(-1)
+
+
+@final
+class CorrectedMixture(Denoiser):
+    """The mixture's exact denoiser and a trained correction of its velocity, which is zero at first.
+
+    What starting from a pretrained teacher's weights is where the teacher has none: a critic that begins as the
+    teacher, and that can be it exactly in the end.
+
+    Args:
+        mixture: whose closed form it starts as.
+        schedule: of the noise; the pipeline's.
+        width: of the correction's layers, even.
+        depth: number of its layers.
+        embedding: size of what the time becomes in it, even; None: as ``width``.
+        scalars: names of further numbers that steer the correction.
+
+    Example:
+        >>> from neurotrain.noise import FlowSchedule
+        >>> mixture, schedule = GaussianMixture(), FlowSchedule()
+        >>> network = CorrectedMixture(mixture=mixture, schedule=schedule, width=8, depth=1)
+        >>> x_t, t = torch.randn(5, 2), torch.full((5,), 0.5)
+        >>> exact = mixture.mean_of_data(x_t, schedule.alpha(t), schedule.sigma(t))
+        >>> torch.allclose(x_t - 0.5 * network(x_t, t), exact, atol=1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        mixture: GaussianMixture,
+        schedule: NoiseSchedule,
+        width: int = 64,
+        depth: int = 3,
+        embedding: int | None = None,
+        scalars: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.mixture, self.schedule = mixture, schedule
+        self.correction = PointMLP(width=width, depth=depth, embedding=embedding, scalars=scalars)
+        nn.init.zeros_(self.correction.head.weight)
+        nn.init.zeros_(self.correction.head.bias)
+        self.prediction, self.channels, self.condition = "flow", 2, self.correction.condition
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The velocity; see :meth:`Denoiser.forward`."""
+        correction = self.correction(x_t, t, condition)
+        exact = self.mixture.mean_of_data(x_t, self.schedule.alpha(t), self.schedule.sigma(t))
+        return convert(exact, x_t, t, schedule=self.schedule, source="x0", target="flow") + correction
+
+    def features(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+        """Output of each layer of the correction, ``(B, width)``."""
+        return self.correction.features(x_t, t, condition)

@@ -17,15 +17,15 @@ __all__ = ["PointMLP"]
 class _Layer(nn.Module):
     """``x + W2 silu(W1 x, scaled and shifted by the embedding)``."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.first = nn.Linear(width, width)
-        self.modulation = nn.Linear(width, 2 * width)
+        self.modulation = nn.Linear(embedding, 2 * width)
         self.second = nn.Linear(width, width)
 
-    def forward(self, x_BW: Tensor, embedding_BW: Tensor) -> Tensor:
-        scale, shift = self.modulation(embedding_BW).chunk(2, 1)
+    def forward(self, x_BW: Tensor, embedding_BE: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding_BE).chunk(2, 1)
         return x_BW + self.second(F.silu(self.first(self.norm(x_BW)) * (1 + scale) + shift))
 
 
@@ -39,6 +39,7 @@ class PointMLP(Denoiser):
         dimensions: D.
         width: of the layers, even.
         depth: number of layers.
+        embedding: size of what the time becomes, even; None: as ``width``. Half of the work is there.
         num_classes: number of classes; 0: there are none.
         scalars: names of further numbers that steer it, see :class:`neurotrain.networks.denoisers.TimeEmbedding`.
         prediction: what it returns.
@@ -59,6 +60,7 @@ class PointMLP(Denoiser):
         dimensions: int = 2,
         width: int = 128,
         depth: int = 3,
+        embedding: int | None = None,
         num_classes: int = 0,
         scalars: tuple[str, ...] = (),
         prediction: Prediction = "flow",
@@ -67,10 +69,11 @@ class PointMLP(Denoiser):
         if dimensions < 1 or depth < 1:
             raise ValueError(f"dimensions={dimensions} and depth={depth} must be at least 1")
         self.prediction, self.channels = prediction, dimensions
-        self.embedding = TimeEmbedding(width=width, classes=num_classes, scalars=scalars, max_frequency=50.0)
+        size = width if embedding is None else embedding
+        self.embedding = TimeEmbedding(width=size, classes=num_classes, scalars=scalars, max_frequency=50.0)
         self.condition = self.embedding.condition
         self.stem = nn.Linear(dimensions, width)
-        self.layers = nn.ModuleList(_Layer(width) for _ in range(depth))
+        self.layers = nn.ModuleList(_Layer(width, size) for _ in range(depth))
         self.head = nn.Linear(width, dimensions)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from neurotrain.diffusion import Condition, PreparedBatch, RoleView, solve
 from neurotrain.noise import Prediction, Solver, TimeSampling, UniformTimes, convert, min_snr_weight
-from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, mean_square, noise_like
+from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, mean_square
+from neurotrain.tasks.distillation.coupling import coupled_noise
 
 
 class FineTune(Method):
@@ -20,6 +21,8 @@ class FineTune(Method):
         target: in which prediction the error is measured; None: the network's own.
         times: distribution of the training times; uniform where not given.
         min_snr_gamma: bound of the signal-to-noise ratio that weighs an error of the data; None: all count alike.
+        coupling: samples among which noise and data are paired by least distance, which straightens the trajectories
+            (see :func:`neurotrain.tasks.distillation.coupling.paired_noise`); 1: drawn apart. Unconditional data only.
         sampler: solver of the sampling equation, for validation.
 
     Raises:
@@ -34,13 +37,16 @@ class FineTune(Method):
         target: Prediction | None = None,
         times: TimeSampling | None = None,
         min_snr_gamma: float | None = None,
+        coupling: int = 1,
         sampler: Solver = "dpm_solver_2m",
     ) -> None:
         if min_snr_gamma is not None and min_snr_gamma <= 0:
             raise ValueError(f"min_snr_gamma={min_snr_gamma}: must be above 0")
+        if coupling < 1:
+            raise ValueError(f"coupling={coupling}: expected 1 or more")
         self._target: Prediction | None = target
         self._sampler: Solver = sampler
-        self._gamma = min_snr_gamma
+        self._gamma, self._coupling = min_snr_gamma, coupling
         self._times = UniformTimes() if times is None else times
 
     def updates(self, batch: PreparedBatch, moment: Moment) -> Iterator[Update]:
@@ -49,7 +55,7 @@ class FineTune(Method):
         target: Prediction = student.prediction if self._target is None else self._target
         t = self._times(len(x0), generator=moment.generator, device=x0.device)
         t = t.clamp(context.first_time, context.last_time)
-        noise = noise_like(x0, moment)
+        noise = coupled_noise(batch, moment, size=self._coupling)
         x_t = self.adapter.add_noise(x0, noise, t)
         wanted = convert(x0, x_t, t, schedule=context.schedule, source="x0", target=target)
         error = student.predict(x_t, t, batch.condition, target=target) - wanted

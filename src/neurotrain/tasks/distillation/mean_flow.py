@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from neurotrain.diffusion import Condition, PreparedBatch, RoleSpec, RoleView, even_times
 from neurotrain.noise import FlowSchedule, LogitNormalTimes, TimeSampling, expand, initial_state
-from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, noise_like
+from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update
+from neurotrain.tasks.distillation.coupling import coupled_noise
 
 
 class MeanFlow(Method):
@@ -27,6 +28,8 @@ class MeanFlow(Method):
         equal_share: share of samples with ``r = t``, which learn the velocity itself.
         power: p of the weight ``(|error|^2 + c)^-p``; 0 is the mean square.
         offset: c.
+        coupling: samples among which noise and data are paired by least distance, which straightens the trajectories
+            (see :func:`neurotrain.tasks.distillation.coupling.paired_noise`); 1: drawn apart. Unconditional data only.
 
     Raises:
         ValueError: if a number is out of range.
@@ -38,14 +41,23 @@ class MeanFlow(Method):
     needs: ClassVar[Needs] = Needs()
 
     def __init__(
-        self, *, times: TimeSampling | None = None, equal_share: float = 0.5, power: float = 0.5, offset: float = 1e-3
+        self,
+        *,
+        times: TimeSampling | None = None,
+        equal_share: float = 0.5,
+        power: float = 0.5,
+        offset: float = 1e-3,
+        coupling: int = 1,
     ) -> None:
         if not 0 <= equal_share < 1 or power < 0 or offset <= 0:
             raise ValueError(
                 f"equal_share={equal_share} must be in [0, 1), power={power} 0 or more, offset={offset} above 0"
             )
+        if coupling < 1:
+            raise ValueError(f"coupling={coupling}: expected 1 or more")
         self._times = LogitNormalTimes(mean=-0.4) if times is None else times
         self._equal, self._power, self._offset = equal_share, power, offset
+        self._coupling = coupling
 
     def tells(self) -> tuple[str, ...]:
         """The length of the way."""
@@ -73,7 +85,7 @@ class MeanFlow(Method):
         """One update of the student."""
         x0, student = batch.x0, self.views["student"]
         t, r = self._pair(len(x0), moment)
-        noise = noise_like(x0, moment)
+        noise = coupled_noise(batch, moment, size=self._coupling)
         x_t = self.adapter.add_noise(x0, noise, t)
         velocity = noise - x0
 
