@@ -172,20 +172,16 @@ def blended(
     shares_S = windows.shares(size, dtype, device)
     gather = _Gathering(image_BCS, windows.window, min(batch_size, len(places)))
     result_BKS: Tensor | None = None
-    early = False
     for start in range(0, len(places), batch_size):
         batch = places[start : start + batch_size]
         predicted_NKS = predict(gather(batch)).to(weight_S)
         if result_BKS is None:
             shape = (image_BCS.shape[0], predicted_NKS.shape[1], *size)
             result_BKS = _memory(shape, weight_S, zero=True)
-            # To divide the weights costs a pass over one channel of each window, the result one over all its channels.
-            early = len(places) * weight_S.numel() < result_BKS.numel()
-        weights = [weight_S * shares_S[place] if early else weight_S for _, place in batch]
-        _accumulate(result_BKS, predicted_NKS, weights, batch)
+        _accumulate(result_BKS, predicted_NKS, weight_S, batch)
     if result_BKS is None:
         raise ValueError(f"image of shape {tuple(image_BCS.shape)} is empty")
-    return result_BKS if early else result_BKS.mul_(shares_S)
+    return result_BKS.mul_(shares_S)
 
 
 class _Gathering:
@@ -252,30 +248,31 @@ def _memory(shape: tuple[int, ...], like: Tensor, *, zero: bool) -> Tensor:
     return torch.from_numpy((np.zeros if zero else np.empty)(shape, known[like.dtype]))
 
 
-def _accumulate(result_BKS: Tensor, predicted_NKS: Tensor, weights: Sequence[Tensor], batch: Sequence[Window]) -> None:
+def _accumulate(result_BKS: Tensor, predicted_NKS: Tensor, weight_S: Tensor, batch: Sequence[Window]) -> None:
     """Add weighted predictions."""
     plain = result_BKS.is_cuda or predicted_NKS.requires_grad or result_BKS.requires_grad
     if plain or len(batch) == 1:
-        for (index, place), predicted_KS, weight_S in zip(batch, predicted_NKS, weights, strict=True):
+        for (index, place), predicted_KS in zip(batch, predicted_NKS, strict=True):
             result_BKS[(index, slice(None), *place)].addcmul_(predicted_KS, weight_S)
         return
-    # Channel by channel and a few rows at a time: what overlapping windows of the batch add to is then in the cache.
-    edge = weights[0].shape[0]
-    rows = min(max(_TILE // (weights[0].numel() // edge), 1), edge)
+    # A few rows at a time, and of them channel by channel: their weights, and what overlapping windows of the batch add
+    # to, are then in the cache.
+    edge = weight_S.shape[0]
+    rows = min(max(_TILE // (weight_S.numel() // edge), 1), edge)
+    weight_R = weight_S.split(rows)
     sums_NKR = [_tiled(result_BKS[(index, slice(None), *place)], rows) for index, place in batch]
     predicted_NKR = [_tiled(part, rows) for part in predicted_NKS]
-    weight_NR = [weight_S.split(rows) for weight_S in weights]
     order = [
         (window, channel, row)
+        for row in range(len(weight_R))
         for channel in range(predicted_NKS.shape[1])
-        for row in range(len(weight_NR[0]))
         for window in range(len(batch))
     ]
     # One call for all tiles, as torch's own optimizers make it: thousands of calls would cost what the cache saves.
     torch._foreach_addcmul_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         [sums_NKR[window][channel][row] for window, channel, row in order],
         [predicted_NKR[window][channel][row] for window, channel, row in order],
-        [weight_NR[window][row] for window, _, row in order],
+        [weight_R[row] for _, _, row in order],
     )
 
 
