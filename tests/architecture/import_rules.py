@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sources import PACKAGE, Module, room_of
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("batch", "ema", "shards", "storage", "losses", "noise"),
+    ("batch", "documents", "ema", "shards", "storage", "losses", "noise"),
     ("metrics", "networks"),
     ("data",),
     ("diffusion", "inference"),

@@ -29,6 +29,7 @@ from neurotrain.callbacks.progress import Progress
 from neurotrain.callbacks.role_export import RoleExport
 from neurotrain.callbacks.tables import SampleTable
 from neurotrain.callbacks.telemetry import LoaderTelemetry
+from neurotrain.callbacks.tensorboard_run import TensorBoardRun
 from neurotrain.callbacks.throughput import Throughput
 from neurotrain.callbacks.trackers import MlflowRun, WandbRun
 from neurotrain.callbacks.vocabulary import LearnVocabulary
@@ -70,6 +71,7 @@ __all__ = [
     "SegmentationFigures",
     "SegmentationPredictions",
     "StoppedBySignal",
+    "TensorBoardRun",
     "Throughput",
     "VolumeFigures",
     "VolumePredictions",

@@ -31,8 +31,8 @@ from neurotrain.callbacks.checkpoint_files import (
 )
 from neurotrain.callbacks.checkpoint_marks import mark, marker, unmark
 from neurotrain.callbacks.checkpoint_writing import CheckpointWriter, DiskFullError, is_lack_of_room, lack_of_room
-from neurotrain.callbacks.csv_logger import MetricsCsv
 from neurotrain.callbacks.rng import rng_state, set_rng_state
+from neurotrain.callbacks.run_logger import NOTHING, RunLogger
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class RunCheckpoint(Checkpoint):
 
     It is written between two steps, after all other callbacks, or, where validation or the end of an epoch follows,
     after that: so it holds their results. It also holds the state of the random generators, which a resumed run takes
-    over before its first batch, and it loads under ``torch.load(weights_only=True)``. Rows that a :class:`MetricsCsv`
-    has past the checkpoint are cut on resume, and so are checkpoints of later steps.
+    over before its first batch, and it loads under ``torch.load(weights_only=True)``. What a :class:`MetricsCsv` or
+    :class:`TensorBoardRun` has past the checkpoint is cut on resume, and so are checkpoints of later steps.
 
     Attributes:
         best_score: best value of the monitored metric so far.
@@ -132,7 +132,7 @@ class RunCheckpoint(Checkpoint):
         self._device = trainer.strategy.root_device
         self._restored, self._saved, self._due, self._start, self._leave = None, None, False, None, None
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsCsv):
+            if isinstance(logger, RunLogger):
                 logger.follow(trainer)
         if stage == "fit" and trainer.is_global_zero and not resume.is_trial(trainer):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ class RunCheckpoint(Checkpoint):
             return
         self._loader_states = resume.loader_states(checkpoint)
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsCsv):
+            if isinstance(logger, RunLogger):
                 logger.cut(int(checkpoint["global_step"]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -156,6 +156,7 @@ class RunCheckpoint(Checkpoint):
         self._start = self._step = trainer.global_step
         state, self._restored = self._restored, None
         if state is None:
+            self._begin_logs(trainer)
             return
         self._restore_best(trainer, state)
         if state["position"] == "epoch_end":
@@ -240,6 +241,14 @@ class RunCheckpoint(Checkpoint):
         resume.amend(checkpoint, where)
         checkpoint["callbacks"][self.state_key]["position"] = where
 
+    def _begin_logs(self, trainer: Trainer) -> None:
+        """Forgets what another attempt logged that was killed before its first checkpoint."""
+        if trainer.global_step > 0 or steps(self.folder):
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.cut(NOTHING)
+
     def _improved(self, trainer: Trainer, *, must_be_there: bool) -> bool:
         """Whether the monitored metric is better than ever; a value that was seen before never is."""
         if self.monitor is None:
@@ -273,7 +282,7 @@ class RunCheckpoint(Checkpoint):
         name = step_name(trainer.global_step)
         temporary = self.folder / hidden_name(name)
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsCsv):
+            if isinstance(logger, RunLogger):
                 logger.flush()
         writer = CheckpointWriter()
         with writer.used_by(trainer.strategy):

@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from neurotrain.documents import parse_json
+
 _DIGEST = "blake2b"
 
 
@@ -47,7 +49,7 @@ def damage(path: Path) -> str | None:
         What is wrong with it; None if it is whole.
     """
     try:
-        told = json.loads(marker(path).read_text(encoding="utf-8"))["files"]
+        told = parse_json(marker(path).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
         return "has no completeness marker: its writing was cut off"
     except (ValueError, KeyError, TypeError):

@@ -7,16 +7,13 @@ import io
 import logging
 import os
 import time
-from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from neurotrain.callbacks.checkpoint_writing import is_lack_of_room
+from neurotrain.callbacks.run_logger import RunLogger
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [{name: float(cell) for name, cell in row.items()} for row in rows]
 
 
-class MetricsCsv(Logger):
+class MetricsCsv(RunLogger):
     """Writes metrics to ``<directory>/metrics.csv`` and goes on with the file that is there.
 
     Columns are ``step`` (optimizer steps done, ``trainer.global_step``), ``epoch``, then the metrics in the order of
@@ -67,45 +64,16 @@ class MetricsCsv(Logger):
         Raises:
             ValueError: if ``flush_seconds`` is negative.
         """
-        super().__init__()
+        super().__init__(directory=directory)
         if flush_seconds < 0:
             raise ValueError(f"flush_seconds={flush_seconds}: expected 0 or more")
         self.path = Path(directory) / "metrics.csv"
         self.flush_seconds = flush_seconds
-        self._trainer: Trainer | None = None
         self._columns: list[str] | None = None  # of the file; None until it was looked at
         self._rows: list[dict[str, Cell]] = []
         self._written: dict[str, Cell] | None = None  # last row that reached the file
         self._flushed = time.monotonic()
         self._lacks_room = False
-
-    @property
-    def name(self) -> str:
-        """Empty: the run directory names the run."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty: the run directory names the run."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run directory."""
-        return str(self.path.parent)
-
-    @property
-    def log_dir(self) -> str:
-        """The run directory."""
-        return str(self.path.parent)
-
-    def follow(self, trainer: Trainer) -> None:
-        """Counts steps as ``trainer`` does from here on.
-
-        Lightning hands its loggers a step that lags by one in training and ignores extra optimizers; checkpoints are
-        named by ``trainer.global_step``, and so are the rows of a logger that follows.
-        """
-        self._trainer = trainer
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -115,7 +83,7 @@ class MetricsCsv(Logger):
             metrics: numbers by name; ``epoch`` is one of them where known.
             step: used when no trainer is followed; 0 when not given.
         """
-        count = self._trainer.global_step if self._trainer is not None else step or 0
+        count = self.count(step)
         row: dict[str, Cell] = {"step": count}
         row.update({name: int(value) if name == "epoch" else float(value) for name, value in metrics.items()})
         last = self._rows[-1] if self._rows else None
@@ -127,9 +95,6 @@ class MetricsCsv(Logger):
             self._rows.append(row)
         if time.monotonic() - self._flushed >= self.flush_seconds:
             self._flush(len(self._rows) - 1)  # the last one may still grow: a step's values share a row, however slow
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Does nothing: ``config.yaml`` beside the file says what the run was told."""
 
     def flush(self) -> None:
         """Writes the rows that wait; where there is no room for them they go on waiting, which is said once."""
@@ -164,17 +129,9 @@ class MetricsCsv(Logger):
             self._columns = columns
         self._written, self._rows = rows[-1], self._rows[len(rows) :]
 
-    def finalize(self, status: str) -> None:
-        """Writes the rows that wait, whatever ended the run."""
-        self.flush()
-
     @rank_zero_only
     def cut(self, step: int) -> None:
-        """Forgets what was logged past ``step``, in the file and in memory, and goes on from there.
-
-        Args:
-            step: optimizer steps that the checkpoint holds; its own row stays.
-        """
+        """Forgets rows past ``step``, in the file and in memory."""
         self._rows = [row for row in self._rows if int(row["step"]) <= step]
         columns, rows = _read(self.path)
         kept = [row for row in rows if int(row["step"]) <= step]

@@ -15,9 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from neurotrain.callbacks.run_parameters import read_configuration
+from neurotrain.documents import parse_json
 
 IDS = "trackers.json"
 """File of a run directory: the run's id at each tracker."""
@@ -82,7 +84,7 @@ class WandbRun(WandbLogger):
             self._told = True
             self._directory.mkdir(parents=True, exist_ok=True)
             _keep(self._directory, "wandb", str(self._wandb_init["id"]))
-            self.log_hyperparams(_configuration(self._directory))
+            self.log_hyperparams(read_configuration(self._directory))
         super().log_metrics(metrics, step)
 
     @rank_zero_only
@@ -142,7 +144,7 @@ class MlflowRun(MLFlowLogger):
             self._told = True
             self._directory.mkdir(parents=True, exist_ok=True)
             _keep(self._directory, "mlflow", str(self.run_id))
-            self.log_hyperparams(_configuration(self._directory))
+            self.log_hyperparams(read_configuration(self._directory))
         super().log_metrics(metrics, step)
 
 
@@ -169,7 +171,7 @@ def _need(module: str, *, extra: str) -> None:
 
 def _known(directory: Path) -> dict[str, str]:
     try:
-        values = json.loads((directory / IDS).read_text(encoding="utf-8"))
+        values = parse_json((directory / IDS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     return {str(name): str(run_id) for name, run_id in values.items()}
@@ -180,12 +182,3 @@ def _keep(directory: Path, tracker: str, run_id: str) -> None:
     temporary = directory / f".{IDS}.tmp"
     temporary.write_text(json.dumps({**_known(directory), tracker: run_id}, indent=2) + "\n", encoding="utf-8")
     temporary.replace(directory / IDS)
-
-
-def _configuration(directory: Path) -> dict[str, Any]:
-    """What the run was told, by its own file: interpolations are unresolved there, and secrets hidden."""
-    path = directory / "config.yaml"
-    if not path.is_file():
-        return {}
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return values if isinstance(values, dict) else {}
