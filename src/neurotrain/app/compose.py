@@ -17,11 +17,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from neurotrain.app.expansion import check_expansion
 from neurotrain.app.overrides import EXPERIMENT, config_folder, force_values, readable, substituted, user_folder
 from neurotrain.app.precision import fastest_precision
 from neurotrain.app.registry import OWNED_BY_THE_RUN, register
 from neurotrain.app.settings import RunSettings
 from neurotrain.app.strict import ConfigurationError, Problem, check
+from neurotrain.app.yaml_loading import bound_loaders
 
 PRIMARY = "train"
 VERSION_BASE = "1.3"
@@ -62,6 +64,7 @@ class Configuration:
 def prepare() -> None:
     """Register nodes, resolvers and the user's folder; safe to call twice."""
     register()
+    bound_loaders()
     OmegaConf.register_new_resolver("fastest_precision", fastest_precision, replace=True)
     if UserFolder not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserFolder)
@@ -116,8 +119,13 @@ def _resolve(raw: DictConfig, run_dir: Path) -> dict[str, Any]:
     bound = raw.copy()
     if bound.get("paths") is not None and bound.paths.get("run_dir") is None:
         OmegaConf.update(bound, "paths.run_dir", str(run_dir), force_add=True)
+    written = OmegaConf.to_container(bound, resolve=False)
+    assert isinstance(written, dict)
+    check_expansion({str(key): value for key, value in written.items() if key != "hydra"})
     try:
         values = OmegaConf.to_container(bound, resolve=True)
+    except RecursionError:
+        raise ConfigurationError([Problem("", "references lead to references without end", None)]) from None
     except OmegaConfBaseException as error:
         problem = Problem(key=str(error.full_key or ""), message=str(error.msg or error).splitlines()[0], file=None)
         raise ConfigurationError([problem]) from None

@@ -82,6 +82,8 @@ def toml_to_yaml(source: Path) -> str:
         values = tomllib.loads(source.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{source}: nests too deeply") from None
     select = values.pop("select", {})
     if not isinstance(select, dict) or not all(isinstance(choice, str) for choice in select.values()):
         raise ValueError(f"{source}: [select] names one choice a group, as strings, got {select!r}")

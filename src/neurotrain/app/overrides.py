@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from neurotrain.documents import parse_yaml
+
 SHIPPED = Path(__file__).parents[1] / "configs"
 IN_CHECKOUT = Path(__file__).parents[3] / "configs"
 EXPERIMENT = "experiment"
@@ -106,7 +108,7 @@ def readable() -> Generator[None]:
 
     Example:
         >>> with readable():
-        ...     yaml.safe_load("!!python/object/apply:os.system [ls]")
+        ...     parse_yaml("!!python/object/apply:os.system [ls]")
         Traceback (most recent call last):
         ValueError: unreadable YAML: could not determine a constructor for the tag ...os.system' in ...
     """
@@ -121,5 +123,5 @@ def _read(relative: str) -> dict[str, Any]:
         path = folder / relative
         if path.is_file():
             with path.open(encoding="utf-8") as file, readable():
-                return yaml.safe_load(file) or {}
+                return parse_yaml(file.read()) or {}
     return {}

@@ -13,9 +13,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from neurotrain.app.expansion import check_expansion
 from neurotrain.app.overrides import readable
 from neurotrain.app.registry import register
 from neurotrain.app.strict import ConfigurationError, Problem, check, instantiate
+from neurotrain.app.yaml_loading import bound_loaders
 from neurotrain.callbacks import PictureSamples
 from neurotrain.callbacks.picture_samples import FOLDER, save_grid
 from neurotrain.storage.tensors import read_checkpoint, state_of
@@ -84,9 +86,13 @@ def _rebuilt(name: str, path: Path) -> DistillationTask:
 
 def _told_model(file: Path, *, key: str) -> dict[str, Any]:
     """The task's node in a run's configuration, checked like a composed one: others may have written it."""
+    bound_loaders()
     try:
         with readable():
-            values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+            told = OmegaConf.load(file)
+            written = OmegaConf.to_container(told, resolve=False)
+            check_expansion({str(name): value for name, value in written.items()} if isinstance(written, dict) else {})
+            values = OmegaConf.to_container(told, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigurationError([Problem(key, str(error).splitlines()[0], str(file))]) from None
     model = values.get("model") if isinstance(values, dict) else None

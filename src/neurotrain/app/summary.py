@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from neurotrain.app.run_directory import RunDirectory
 from neurotrain.callbacks.predictions import FOLDER
+from neurotrain.documents import parse_json
 
 
 @runtime_checkable
@@ -56,7 +56,7 @@ def summarize(
         reached its end. ``predictions`` is their folder in the run directory, where there is one.
     """
     path = directory.path / "summary.json"
-    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    earlier: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"), where=path) if path.is_file() else {}
     metrics = {**earlier.get("metrics", {}), **{name: float(value) for name, value in trainer.callback_metrics.items()}}
     described = describe(data)
     tested = any(name.startswith("test/") for name in trainer.callback_metrics)

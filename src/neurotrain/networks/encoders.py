@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from neurotrain.documents import parse_json
 from neurotrain.storage.extras import require
 
 __all__ = ["DiffusersVAE", "HuggingFaceTextEncoder", "ImageEncoder", "PretrainedEncoder", "PromptEncoder"]
@@ -130,7 +131,8 @@ class PretrainedEncoder(ABC):
         Raises:
             FileNotFoundError: if there is none.
         """
-        return json.loads((self.weights_folder / "config.json").read_text(encoding="utf-8"))
+        path = self.weights_folder / "config.json"
+        return parse_json(path.read_text(encoding="utf-8"), where=path)
 
     def weight_files(self) -> list[Path]:
         """The configuration, then the weights.

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
+from neurotrain.documents import parse_json
 from neurotrain.storage.base import (
     AccessDeniedError,
     ObjectInfo,
@@ -144,7 +144,7 @@ class HuggingFaceStorage(WebStorage):
             if error.code == "EntryNotFound":
                 return Page([], None)
             raise
-        found += tuple(self._listed(entry) for entry in json.loads(answer.body) if entry["type"] == "file")
+        found += tuple(self._listed(entry) for entry in parse_json(answer.body) if entry["type"] == "file")
         following = _NEXT.search(answer.headers.get("Link", ""))
         if following is not None:
             if urlsplit(following[1]).netloc != urlsplit(url).netloc:

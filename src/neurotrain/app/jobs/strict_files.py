@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from neurotrain.app.jobs.names import nearest
+from neurotrain.documents import parse_yaml
 
 
 class Strict(BaseModel):
@@ -55,7 +56,7 @@ def read_mapping(path: Path, error: type[ValueError]) -> dict[str, Any]:
             a key twice.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        content = parse_yaml(path.read_text(encoding="utf-8"), loader=_Loader)
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as cause:

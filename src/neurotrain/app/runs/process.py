@@ -14,6 +14,7 @@ from typing import Literal
 
 from neurotrain.app.runs.atomic import write_atomically
 from neurotrain.app.runs.rows import METRICS, last_values
+from neurotrain.documents import parse_json
 
 NAME = "process.json"
 
@@ -74,7 +75,7 @@ def this_process(run_dir: Path) -> ProcessRecord:
 def read_record(run_dir: Path) -> ProcessRecord | None:
     """Return the record of a run directory; None where there is none, or none that can be read."""
     try:
-        values = json.loads((run_dir / NAME).read_text(encoding="utf-8"))
+        values = parse_json((run_dir / NAME).read_text(encoding="utf-8"))
         return ProcessRecord(**values)
     except (FileNotFoundError, ValueError, TypeError):
         return None

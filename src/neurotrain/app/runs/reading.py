@@ -12,6 +12,7 @@ from typing import Any
 from neurotrain.app.runs.process import NAME as PROCESS
 from neurotrain.app.runs.process import ProcessRecord, read_record
 from neurotrain.app.runs.rows import METRICS, last_values
+from neurotrain.documents import parse_json, parse_yaml
 
 _READ = ("config.yaml", "overrides.txt", "environment.json", "summary.json", METRICS, PROCESS, "log.txt")
 _MARK = "config.yaml"
@@ -175,7 +176,7 @@ def _yaml(path: Path) -> dict[str, Any]:
         from yaml import SafeLoader  # a PyYAML without it
     try:
         with path.open(encoding="utf-8") as file:
-            values = yaml.load(file, Loader=SafeLoader)
+            values = parse_yaml(file.read(), loader=SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -183,7 +184,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

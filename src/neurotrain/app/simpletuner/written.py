@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 from neurotrain.app.simpletuner.conversion import Conversion, convert_backends
 from neurotrain.app.simpletuner.journal import BackendsError
 from neurotrain.app.simpletuner.nodes import flattened
+from neurotrain.documents import parse_json
 
 
 def convert_file(source: Path, *, name: str, experiment: bool, options: Mapping[str, str]) -> tuple[str, Conversion]:
@@ -30,7 +30,7 @@ def convert_file(source: Path, *, name: str, experiment: bool, options: Mapping[
         BackendsError: lists everything that is wrong or has no counterpart.
     """
     try:
-        entries = json.loads(source.read_text(encoding="utf-8"))
+        entries = parse_json(source.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BackendsError([f"{source}: is no JSON: {error}"]) from None
     if not isinstance(entries, list):

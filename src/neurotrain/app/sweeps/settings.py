@@ -10,6 +10,7 @@ from pydantic import Field
 
 from neurotrain.app.jobs.strict_files import Strict, validated
 from neurotrain.app.sweeps.trials import SweepError
+from neurotrain.documents import parse_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -86,7 +87,7 @@ def split(overrides: Sequence[str], prefix: str) -> tuple[dict[str, Any], list[s
 
 def _read(override: str, value: str) -> Any:  # noqa: ANN401 - any YAML
     try:
-        return yaml.safe_load(value)
+        return parse_yaml(value)
     except yaml.YAMLError as error:
         raise SweepError(f"{override}: {' '.join(str(error).split())}") from None
 

@@ -14,6 +14,7 @@ from typing import Any
 from neurotrain.app.jobs.names import nearest
 from neurotrain.app.jobs.process import Ending, attempts, seconds_spent
 from neurotrain.app.jobs.supervisor import write_record
+from neurotrain.documents import parse_json
 
 SWEEP = "sweep.json"
 TABLE = "trials.csv"
@@ -112,7 +113,7 @@ class SweepFolder:
             SweepError: if this is no sweep's folder.
         """
         try:
-            return json.loads((self.path / SWEEP).read_text(encoding="utf-8"))
+            return parse_json((self.path / SWEEP).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise SweepError(f"{self.path}: no {SWEEP}: not the folder of a sweep") from None
 
@@ -132,7 +133,7 @@ class SweepFolder:
         written = json.loads(json.dumps(asdict(plan)))
         if not path.is_file():
             write_record(path, written)
-        elif (earlier := json.loads(path.read_text(encoding="utf-8"))) != written:
+        elif (earlier := parse_json(path.read_text(encoding="utf-8"))) != written:
             differing = [name for name in written if earlier.get(name) != written[name]]
             raise SweepError(
                 f"{path}: trial {plan.number} was planned with other {', '.join(differing)}: "
@@ -186,7 +187,7 @@ class SweepFolder:
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """Return a run's ``summary.json``; None where the run did not get so far."""
     try:
-        return json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        return parse_json((run_dir / "summary.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 

@@ -14,6 +14,7 @@ from typing import Any
 from neurotrain.data.cache.index import Index
 from neurotrain.data.cache.manifest import load_manifest, manifests
 from neurotrain.data.cache.shard import UNFINISHED, CacheFormatError, Located, ShardInfo, is_shard, read_header
+from neurotrain.documents import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class CacheFolder:
 
 def _check_marker(path: Path) -> None:
     try:
-        marker: Any = json.loads(path.read_bytes()[:4096])
+        marker: Any = parse_json(path.read_bytes()[:4096])
         found = marker["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CacheFormatError(f"{path} is damaged; if the folder is a cache, write {{'format': {FORMAT}}}") from error

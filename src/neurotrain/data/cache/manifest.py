@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from neurotrain.data.cache.index import COLUMNS, Index, check_columns
 from neurotrain.data.cache.layout import EntrySpec, TensorSpec
 from neurotrain.data.cache.shard import CacheFormatError, ShardInfo, is_shard
+from neurotrain.documents import parse_json
 
 FORMAT = "neurotrain-cache-manifest-1"
 _NAME = re.compile(r"manifest-([0-9a-f]{32})\.arrow")
@@ -89,7 +90,7 @@ def save_manifest(folder: Path, index: Index) -> Path:
 
 
 def _index(table: pa.Table) -> Index:
-    about = json.loads((table.schema.metadata or {})[_ABOUT])
+    about = parse_json((table.schema.metadata or {})[_ABOUT])
     if about["format"] != FORMAT or table.column_names != list(COLUMNS):
         raise ValueError(f"not of the format {FORMAT}")
     shards = list(_shards(about["shards"]))

@@ -26,6 +26,7 @@ from torch import Tensor
 from neurotrain.data.cache.keys import KEY_BYTES
 from neurotrain.data.cache.layout import ALIGNMENT, DTYPES, PADDING, EntrySpec, TensorSpec, checksum, unpack
 from neurotrain.data.cache.locks import try_hold
+from neurotrain.documents import parse_json
 
 FORMAT = "neurotrain-cache-2"
 SUFFIX = ".safetensors"
@@ -190,7 +191,7 @@ def read_header(folder: Path, name: str) -> tuple[ShardInfo, list[Located]]:
             raise CacheFormatError(f"{name}: a header of {length} bytes in a file of {status.st_size}")
         text = file.read(length)
     try:
-        located = list(_parse(json.loads(text), data_start=8 + length, size=status.st_size))
+        located = list(_parse(parse_json(text), data_start=8 + length, size=status.st_size))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CacheFormatError(f"{name}: {type(error).__name__}: {error}") from error
     return ShardInfo(name, status.st_size, len(located)), located

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from neurotrain.batch import Category
 from neurotrain.data.datasets.problems import LISTED, DatasetError
+from neurotrain.documents import parse_json
 
 _SECTIONS = ("images", "annotations", "categories")
 
@@ -125,7 +126,7 @@ def parse_instances(data: bytes, *, uri: str) -> CocoInstances:
 
 def read_objects(text: str) -> list[CocoObject]:
     """The objects of :attr:`CocoImage.text`."""
-    return json.loads(text)
+    return parse_json(text)
 
 
 def flaws(objects: Sequence[CocoObject], *, height: int, width: int) -> list[str]:
@@ -159,7 +160,7 @@ def flaws(objects: Sequence[CocoObject], *, height: int, width: int) -> list[str
 
 def _sections(data: bytes, uri: str) -> Mapping[str, list[Any]]:
     try:
-        content = json.loads(data)
+        content = parse_json(data)
     except ValueError as error:
         raise DatasetError(f"{uri}: is no JSON ({error})") from error
     found = content if isinstance(content, dict) else {}

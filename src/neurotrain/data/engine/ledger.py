@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neurotrain.data.engine.quarantine import BadSample
+from neurotrain.documents import parse_json
 
 LEDGER = "quarantine.jsonl"
 """Name of the merged file."""
@@ -89,7 +90,7 @@ def merge_ledgers(folder: Path) -> Path:
 def entries(path: Path) -> list[dict[str, Any]]:
     """Entries of one file; a last line that a killed process left unfinished is not one."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    return [parse_json(line) for line in lines]
 
 
 def _files(folder: Path) -> list[tuple[int, Path]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 from neurotrain.data.sources.base import SourceError
 from neurotrain.data.sources.captions import Captions, joined
 from neurotrain.data.sources.table_files import ending_of, missing_columns, read_table
+from neurotrain.documents import parse_json
 from neurotrain.storage.base import ObjectInfo, Storage
 
 Match = Literal["id", "key", "name", "stem"]
@@ -105,7 +105,7 @@ class CocoCaptions(Captions):
         """
         uri = storage.uri_of(self.annotations)
         try:
-            content = json.loads(storage.read(self.annotations))
+            content = parse_json(storage.read(self.annotations))
             names = {image["id"]: image["file_name"] for image in content["images"]}
             texts: dict[str, list[str]] = {}
             for annotation in content["annotations"]:

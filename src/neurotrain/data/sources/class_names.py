@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from neurotrain.documents import parse_json
 
 
 def noted_class_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
     """Names of the classes of an integer column where ``datasets`` noted them in the schema, else None."""
     noted = (schema.metadata or {}).get(b"huggingface")
     try:
-        feature = json.loads(noted)["info"]["features"][column] if noted else {}
+        feature = parse_json(noted)["info"]["features"][column] if noted else {}
         names = feature["names"] if feature.get("_type") == "ClassLabel" else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # a note that nobody promised, in another shape

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neurotrain.data.sources.base import SampleFormatError
+from neurotrain.documents import parse_json
 from neurotrain.storage.base import Storage
 
 _BLOCK = 2**20
@@ -69,7 +70,7 @@ class DownloadCache:
         """
         self.fetch(url, checksums=checksums)
         path = self.path_of(url)
-        facts = json.loads(_facts_of(path).read_text(encoding="utf-8"))
+        facts = parse_json(_facts_of(path).read_text(encoding="utf-8"))
         data = path.read_bytes()
         if len(data) != facts["size"]:
             path.unlink(missing_ok=True)

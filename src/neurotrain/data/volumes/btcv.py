@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from neurotrain.data.datasets.problems import DatasetError, Problem
 from neurotrain.data.volumes.base import VolumeDataset, VolumeRecord, bare, volume_files
 from neurotrain.data.volumes.labels import LabelMap
+from neurotrain.documents import parse_json
 
 ORGANS = (
     *("spleen", "right_kidney", "left_kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta"),
@@ -54,7 +54,7 @@ class Btcv(VolumeDataset):
     def _scan(self, problems: list[Problem]) -> dict[str, list[VolumeRecord]]:
         path = self.root / self._listing
         try:
-            listed = json.loads(path.read_text("utf-8"))
+            listed = parse_json(path.read_text("utf-8"))
         except FileNotFoundError:
             problems.append(Problem(kind="missing", path=path, detail="no list of cases"))
             return {"train": [], "test": []}

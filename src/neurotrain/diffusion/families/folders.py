@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neurotrain.diffusion.families.base import PipelineContract
+from neurotrain.documents import parse_json
 from neurotrain.storage.extras import require
 
 __all__ = ["PipelineContractError", "PipelineFolder", "diffusers_library"]
@@ -72,7 +72,7 @@ class PipelineFolder:
         index = self.root / "model_index.json"
         if not index.is_file():
             raise PipelineContractError(f"{self.path} holds no model_index.json: it is no pipeline of diffusers")
-        found = json.loads(index.read_text(encoding="utf-8"))
+        found = parse_json(index.read_text(encoding="utf-8"), where=index)
         listed = {name: value for name, value in found.items() if isinstance(value, list) and len(value) == 2}
         return {name: (str(library), str(kind)) for name, (library, kind) in listed.items() if kind is not None}
 
@@ -85,7 +85,7 @@ class PipelineFolder:
         for name in ("config.json", "scheduler_config.json", "tokenizer_config.json"):
             path = self.root / part / name
             if path.is_file():
-                return json.loads(path.read_text(encoding="utf-8"))
+                return parse_json(path.read_text(encoding="utf-8"), where=path)
         raise PipelineContractError(f"{self.path} lacks {part!r}; it has {', '.join(sorted(self.parts))}")
 
     def check(self, contract: PipelineContract, *, classes: Mapping[str, tuple[str, ...]]) -> None:

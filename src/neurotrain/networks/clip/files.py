@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from neurotrain.documents import parse_json
 from neurotrain.networks.clip.tuning import merged_state
 from neurotrain.storage.tensors import read_checkpoint, read_safetensors
 
@@ -61,7 +62,7 @@ def _exported(path: Path) -> dict[str, Any]:
 
     state: dict[str, Any] = read_safetensors(path)
     with safe_open(path, framework="pt") as file:
-        others = json.loads((file.metadata() or {}).get(_VOCABULARIES, "{}"))
+        others = parse_json((file.metadata() or {}).get(_VOCABULARIES, "{}"), where=path)
     return state | others
 
 

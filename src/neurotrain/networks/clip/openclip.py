@@ -16,6 +16,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from neurotrain.documents import parse_json
 from neurotrain.networks.clip.base import ClipNetwork
 from neurotrain.networks.clip.tuning import TowerTuning, merged_state
 from neurotrain.networks.text import Tokenizer
@@ -118,7 +119,7 @@ class OpenClip(ClipNetwork):
         told: dict[str, Any] = {"model_cfg": _config(self.name), "preprocess_cfg": {}}
         if self.name.startswith(_FOLDER):
             own = Path(self.name.removeprefix(_FOLDER))
-            told = json.loads((own / _CONFIG).read_text(encoding="utf-8"))
+            told = parse_json((own / _CONFIG).read_text(encoding="utf-8"), where=own / _CONFIG)
             for path in own.iterdir():
                 if path.is_file() and path.suffix not in _WEIGHTS:
                     shutil.copy2(path, folder)
@@ -180,7 +181,7 @@ def _check_safe(name: str, text: Mapping[str, Any]) -> None:
         )
     for file in ("config.json", "tokenizer_config.json"):
         path = folder / file
-        if path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+        if path.is_file() and "auto_map" in parse_json(path.read_text(encoding="utf-8"), where=path):
             raise ValueError(f"{path}: auto_map names code of the folder, which is never run")
     image = _config(name).get("vision_cfg") or {}
     timm = image.get("timm_model_name") if isinstance(image, Mapping) else None

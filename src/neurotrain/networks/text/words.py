@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
 
+from neurotrain.documents import parse_json
 from neurotrain.networks.text.tokenizer import Tokenizer
 
 _SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
@@ -168,7 +169,7 @@ class WordTokenizer(Tokenizer):
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"vocabulary={str(path)!r}: no such file")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = parse_json(path.read_text(encoding="utf-8"), where=path)
     if not isinstance(found, dict):
         raise ValueError(f"vocabulary={str(path)!r}: holds no vocabulary that WordTokenizer.save wrote")
     return found
