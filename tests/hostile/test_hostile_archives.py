@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from neurotrain.data.sources import (
     ParquetSource,
     SampleFormatError,
     Source,
+    SourceError,
     TableSource,
     WebDatasetSource,
     WebDatasetStream,
 )
+from neurotrain.data.sources.parquet_groups import decode_parquet
+from neurotrain.data.sources.parquet_pages import page_header
 from neurotrain.storage import LocalStorage, StorageError, open_storage
 
 
@@ -159,6 +163,83 @@ def test_a_footer_that_claims_more_than_there_is(tmp_path: Path) -> None:
     source.setup()
     with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0 .*largest_group"):
         source.read(0)
+
+
+def varint(value: int, length: int | None = None) -> bytes:
+    """A number as Thrift writes it, in as many bytes as are asked for."""
+    rest, found = value << 1, []
+    while rest > 0x7F or (length is not None and len(found) < length - 1):
+        found.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([*found, rest])
+
+
+def lying(path: Path, was: int, told: int, *, in_footer: bool) -> None:
+    """Rewrite a number in the footer, or in the header of the first page."""
+    data = path.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    pages, rest = data[:footer], data[footer:]
+    true = varint(was)
+    false = varint(told, len(true))
+    assert len(false) == len(true)
+    assert true in (rest if in_footer else pages)
+    path.write_bytes(pages + rest.replace(true, false) if in_footer else pages.replace(true, false, 1) + rest)
+
+
+def large_page(folder: Path) -> int:
+    """A page of 8 MiB in a kilobyte; what it says it unpacks to."""
+    table = pa.table({"image": [bytes(2**23)]})
+    settings: dict[str, object] = {"use_dictionary": False, "store_schema": False, "write_statistics": False}
+    pq.write_table(table, folder / "hostile.parquet", compression="zstd", **settings)
+    assert (folder / "hostile.parquet").stat().st_size < 2**12
+    return page_header((folder / "hostile.parquet").read_bytes()[4:])[1]
+
+
+def parquet(folder: Path, **settings: int) -> ParquetSource:
+    return ParquetSource(name="x", storage=LocalStorage(root=folder), columns={"image": "image"}, **settings)
+
+
+def test_a_page_that_is_larger_than_the_footer_says(tmp_path: Path) -> None:
+    large_page(tmp_path)
+    chunk = pq.read_metadata(tmp_path / "hostile.parquet").row_group(0).column(0)
+    lying(tmp_path / "hostile.parquet", chunk.total_uncompressed_size, 99, in_footer=True)
+    tracemalloc.start()
+    pool = pa.total_allocated_bytes()
+    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0, column 'image'.*largest_group"):
+        first_of(parquet(tmp_path, largest_group=2**20))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    assert pa.total_allocated_bytes() - pool < 2**20
+    tracemalloc.stop()
+    assert first_of(parquet(tmp_path, largest_group=2**24)) is not None
+
+
+def test_a_page_that_claims_more_than_it_has(tmp_path: Path) -> None:
+    lying(tmp_path / "hostile.parquet", large_page(tmp_path), 2**26 - 1, in_footer=False)
+    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0, column 'image'.*largest_group"):
+        first_of(parquet(tmp_path, largest_group=2**25))
+    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0 is corrupted"):
+        first_of(parquet(tmp_path))
+
+
+def test_rows_that_only_the_footer_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pa.table({"image": [b"x"] * 1000, "label": list(range(1000))})
+    pq.write_table(rows, tmp_path / "hostile.parquet", store_schema=False, use_dictionary=False)
+    lying(tmp_path / "hostile.parquet", 1000, 8000, in_footer=True)
+    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group"):
+        first_of(parquet(tmp_path))
+    monkeypatch.setattr("neurotrain.data.sources.parquet_footer._MOST_ROWS", 5000)
+    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: its footer claims 8000 rows, at most 5000"):
+        first_of(parquet(tmp_path))
+
+
+def test_a_table_that_decodes_to_more_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = pa.array(["x" * 2**20])
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), value)
+    pq.write_table(pa.table({"image": column}), tmp_path / "rows.parquet", store_schema=False)
+    monkeypatch.setattr(decode_parquet, "__kwdefaults__", {"largest": 2**24})
+    storage = LocalStorage(root=tmp_path)
+    with pytest.raises((SourceError, SampleFormatError), match=r"rows\.parquet.* decodes to more than 16777216 bytes"):
+        first_of(TableSource(name="x", storage=storage, table="rows.parquet", tables=storage))
 
 
 def test_python_objects_in_a_file_of_backends(tmp_path: Path, canary: Canary) -> None:

@@ -10,12 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neurotrain.documents import check_tree
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 _NAMED = re.compile(r"GLOBAL\s+`{0,2}([\w.]+)")
-_UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
-"""What torch raises at bytes that are no checkpoint of its own."""
+_UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError),
+    OverflowError,
+)
+"""What torch raises at bytes that are no checkpoint of its own, or that ask for more memory than there is."""
+
+_MOST_REPEATED = 1_000_000
+"""Values that a checkpoint may repeat by naming one container more than once."""
+
+_SPREAD, _SMALL = 4, 2**26
+"""Tensors may be this many times the file, and this many bytes more: tied ones are saved once."""
 
 
 class CheckpointError(ValueError):
@@ -49,8 +60,8 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if it would call something when loaded, is packed to unpack to more than it is, is damaged, or
-            holds no dictionary.
+        CheckpointError: if it would call something when loaded, is packed or written to become more than it is, is
+            damaged, or holds no dictionary.
 
     Example:
         >>> import tempfile, torch
@@ -77,6 +88,7 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         raise CheckpointError(path, f"is no checkpoint, or a damaged one ({_line(error)})") from None
     if not isinstance(found, dict):
         raise CheckpointError(path, f"holds a {type(found).__name__}, expected a dictionary")
+    _refuse_inflated(found, path)
     return found
 
 
@@ -143,12 +155,16 @@ def check_checkpoint(path: Path) -> None:
 
 
 def _refuse_packed(path: Path) -> None:
-    """Torch stores its records as they are; one that is packed could unpack to a thousand times the file."""
+    """Torch stores its records as they are, each once; packed, or over each other, they are far more than the file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            packed = [info for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+            records = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(path, f"is no checkpoint, or a damaged one ({_line(error)})") from None
+    packed = [info for info in records if info.compress_type != zipfile.ZIP_STORED]
+    total, size = sum(info.file_size for info in records), path.stat().st_size
+    if total > size and not packed:
+        raise CheckpointError(path, f"its records claim {total} bytes, the file has {size}: refused as a bomb")
     if packed:
         first = packed[0]
         raise CheckpointError(
@@ -156,6 +172,31 @@ def _refuse_packed(path: Path) -> None:
             f"its record {first.filename!r} is compressed, {first.compress_size} bytes to {first.file_size}, which "
             "torch never does: refused as a decompression bomb",
         )
+
+
+def _refuse_inflated(found: dict[str, Any], path: Path) -> None:
+    """A kilobyte may name one list in another, over and over, or spread one number to a tensor of terabytes."""
+    import torch
+
+    held: dict[int, int] = {}
+
+    def parts(node: Any) -> list[Any]:  # noqa: ANN401 - what a checkpoint holds
+        if isinstance(node, torch.Tensor):
+            held[id(node)] = node.numel() * node.element_size() if node.device.type != "meta" else 0
+            return []
+        if isinstance(node, bytearray):
+            held[id(node)] = len(node)
+            return []
+        values = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple | set) else ()
+        return [value for value in values if isinstance(value, dict | list | tuple | set | bytearray | torch.Tensor)]
+
+    def refused(reason: str, node: object) -> CheckpointError:
+        return CheckpointError(path, f"refused: a {type(node).__name__} in it {reason}")
+
+    check_tree(found, parts=parts, most_repeated=_MOST_REPEATED, refused=refused)
+    total, size = sum(held.values()), path.stat().st_size
+    if total > _SPREAD * size + _SMALL:
+        raise CheckpointError(path, f"refused: its tensors claim {total} bytes, the file has {size}")
 
 
 def _told(error: pickle.UnpicklingError) -> str:

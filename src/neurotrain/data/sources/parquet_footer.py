@@ -20,6 +20,9 @@ _TAIL = 64 * 2**10
 _LARGEST = 256 * 2**20
 """Bytes of a footer above which a file is taken for a broken one."""
 
+_MOST_ROWS = 100_000_000
+"""Rows of a file: a footer tells any number of them in as many bytes."""
+
 _AT_ONCE = 8
 """Footers read side by side: a request to a bucket is mostly waiting."""
 
@@ -110,11 +113,29 @@ def read_footer(storage: Storage, item: ObjectInfo) -> ParquetFooter:
         raise SampleFormatError(f"{uri}: a footer of {length} bytes does not fit a file of {size}")
     if length > len(tail):
         tail = storage.read(item.key, start=size - length, length=length)
-    footer = tail[-length:]
+    return _parsed(tail[-length:], key=item.key, uri=uri, size=size)
+
+
+def footer_of(data: bytes, *, key: str) -> ParquetFooter:
+    """The footer of a file that was read whole.
+
+    Raises:
+        SampleFormatError: if it is no whole Parquet file.
+    """
+    length = int.from_bytes(data[-8:-4], "little") + 8
+    if len(data) < 12 or data[-4:] != _MAGIC or length > len(data) - len(_MAGIC):
+        raise SampleFormatError(f"{key}: no Parquet file, or a truncated one")
+    return _parsed(data[-length:], key=key, uri=key, size=len(data))
+
+
+def _parsed(footer: bytes, *, key: str, uri: str, size: int) -> ParquetFooter:
     try:
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
         metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
         raise SampleFormatError(f"{uri}: its footer is corrupted: {error}") from error
     digest = hashlib.blake2b(footer + str(size).encode(), digest_size=8).hexdigest()
-    return ParquetFooter(key=item.key, uri=uri, size=size, digest=digest, metadata=metadata)
+    found = ParquetFooter(key=key, uri=uri, size=size, digest=digest, metadata=metadata)
+    if min(found.rows, default=0) < 0 or sum(found.rows) > _MOST_ROWS:
+        raise SampleFormatError(f"{uri}: its footer claims {sum(found.rows)} rows, at most {_MOST_ROWS} are read")
+    return found

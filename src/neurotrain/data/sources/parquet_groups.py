@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +17,16 @@ from neurotrain.data.sources.arrow_fields import ArrowFields, extract, flattened
 from neurotrain.data.sources.arrow_files import map_arrow, write_arrow
 from neurotrain.data.sources.base import SampleFormatError
 from neurotrain.data.sources.columns import Column
-from neurotrain.data.sources.parquet_footer import ParquetFooter
+from neurotrain.data.sources.parquet_footer import ParquetFooter, footer_of
+from neurotrain.data.sources.parquet_pages import check_pages, chunk_ranges
 from neurotrain.data.sources.ranged_file import RangedFile
 from neurotrain.storage import ChangedError, LocalStorage, Storage, StorageError
 
 _STEP = 1024
 """Rows decoded at once where a row group could be larger than is allowed."""
+
+LARGEST = 4 * 2**30
+"""Bytes that columns which are read at once may decode to, where nothing else is said."""
 
 MOST_OPEN = 256
 """Row groups held at once, whatever their size: a mapped one holds a file descriptor."""
@@ -110,7 +114,7 @@ class RowGroups:
     def _start_empty(self) -> None:
         self._held: OrderedDict[tuple[int, int], _Held] = OrderedDict()
         self._broken: dict[tuple[int, int], str] = {}
-        self._files: dict[int, pq.ParquetFile] = {}
+        self._files: dict[int, _Opened] = {}
         self._bytes = 0
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -136,32 +140,16 @@ class RowGroups:
 
     def _decode(self, file: int, group: int) -> pa.Table:
         names = [column.name for column in self._columns.values()]
-        footer = self._footers[file]
-        stored, rows = footer.stored_bytes(names, group=group), footer.rows[group]
-        # Threads of Arrow do not live on in a forked worker; workers are the parallelism here.
-        if rows * stored <= self._largest:
-            table = self._open(file).read_row_group(group, columns=names, use_threads=False)
-        else:  # a dictionary may tell each of its values any number of times
-            table = self._decode_in_steps(file, group, rows=max(1, min(_STEP, self._largest // max(stored, 1))))
+        try:
+            table = _decoded(
+                self._open(file), self._footers[file], columns=names, groups=[group], largest=self._largest
+            )
+        except SampleFormatError as error:
+            self._broken[file, group] = str(error)
+            raise
         return extract(table, self._columns)
 
-    def _decode_in_steps(self, file: int, group: int, *, rows: int) -> pa.Table:
-        """Decode some rows at a time, and stop where they are too many bytes."""
-        names = [column.name for column in self._columns.values()]
-        parts: list[pa.RecordBatch] = []
-        total = 0
-        opened = self._open(file)
-        for part in opened.iter_batches(batch_size=rows, row_groups=[group], columns=names, use_threads=False):
-            total += part.nbytes
-            if total > self._largest:
-                uri = self._footers[file].uri
-                message = f"{uri}: row group {group} decodes to more than {self._largest} bytes: raise largest_group"
-                self._broken[file, group] = message
-                raise SampleFormatError(message)
-            parts.append(part)
-        return pa.Table.from_batches(parts).combine_chunks()
-
-    def _open(self, file: int) -> pq.ParquetFile:
+    def _open(self, file: int) -> _Opened:
         if file not in self._files:
             footer = self._footers[file]
             if len(self._files) >= MOST_OPEN:
@@ -170,7 +158,14 @@ class RowGroups:
         return self._files[file]
 
 
-def read_columns(storage: Storage, footer: ParquetFooter, *, columns: Sequence[str], groups: Sequence[int]) -> pa.Table:
+def read_columns(
+    storage: Storage,
+    footer: ParquetFooter,
+    *,
+    columns: Sequence[str],
+    groups: Sequence[int],
+    largest: int = LARGEST,
+) -> pa.Table:
     """Some columns of some row groups of a file at once.
 
     Args:
@@ -178,27 +173,105 @@ def read_columns(storage: Storage, footer: ParquetFooter, *, columns: Sequence[s
         footer: of the file.
         columns: dotted names.
         groups: numbers of row groups.
+        largest: bytes that they may decode to, all together.
 
     Returns:
         Their rows, in order.
 
     Raises:
         StorageError: if the file cannot be read.
-        SampleFormatError: if it cannot be decoded.
+        SampleFormatError: if it cannot be decoded, or claims more bytes.
     """
     try:
-        return _opened(storage, footer).read_row_groups(list(groups), columns=list(columns), use_threads=False)
+        return _decoded(_opened(storage, footer), footer, columns=columns, groups=groups, largest=largest)
     except StorageError:
         raise
     except (pa.ArrowException, OSError) as error:
         raise SampleFormatError(f"{footer.uri}: columns {list(columns)} are corrupted: {error}") from error
 
 
-def _opened(storage: Storage, footer: ParquetFooter) -> pq.ParquetFile:
+def decode_parquet(data: bytes, *, key: str, largest: int = LARGEST) -> pa.Table:
+    """A file that was read whole.
+
+    Args:
+        data: of the file.
+        key: of it, for messages.
+        largest: bytes that it may decode to.
+
+    Raises:
+        SampleFormatError: if it is no whole Parquet file, or claims more bytes.
+        pyarrow.ArrowException: if it cannot be decoded.
+    """
+    footer = footer_of(data, key=key)
+    file = pq.ParquetFile(pa.BufferReader(data), metadata=footer.metadata, page_checksum_verification=True)
+    opened = _Opened(file, lambda start, length: data[start : start + length], None)
+    schema = footer.metadata.schema
+    names = [schema.column(number).path for number in range(len(schema))]
+    groups = range(len(footer.rows))
+    return _decoded(opened, footer, columns=names, groups=groups, largest=largest)
+
+
+class _Opened(NamedTuple):
+    file: pq.ParquetFile
+    read: Callable[[int, int], bytes]
+    ranged: RangedFile | None
+
+
+def _opened(storage: Storage, footer: ParquetFooter) -> _Opened:
+    ranged = None
     if isinstance(storage, LocalStorage):
         file = pa.memory_map(str(storage.path_of(footer.key)))
     else:
-        file = pa.PythonFile(RangedFile(storage=storage, key=footer.key, size=footer.size), mode="r")
+        ranged = RangedFile(storage=storage, key=footer.key, size=footer.size)
+        file = pa.PythonFile(ranged, mode="r")
     if file.size() != footer.size:
         raise ChangedError(footer.uri, f"has {file.size()} bytes now, had {footer.size} when its footer was read")
-    return pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=False, page_checksum_verification=True)
+
+    def read(start: int, length: int) -> bytes:
+        file.seek(start)
+        return file.read(length)
+
+    opened = pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=False, page_checksum_verification=True)
+    return _Opened(opened, read, ranged)
+
+
+def _decoded(
+    opened: _Opened, footer: ParquetFooter, *, columns: Sequence[str], groups: Sequence[int], largest: int
+) -> pa.Table:
+    """Decode columns whose pages claim no more than is allowed, at once or in steps: values may be told twice."""
+    names, numbers = list(columns), list(groups)
+    if opened.ranged is not None:
+        opened.ranged.keep(chunk_ranges(footer, columns=names, groups=numbers))
+    try:
+        check_pages(footer, opened.read, columns=names, groups=numbers, largest=largest)
+        stored = sum(footer.stored_bytes(names, group=number) for number in numbers)
+        rows = sum(footer.rows[number] for number in numbers)
+        # Threads of Arrow do not live on in a forked worker; workers are the parallelism here.
+        if rows * stored <= largest:
+            table = opened.file.read_row_groups(numbers, columns=names, use_threads=False)
+        else:
+            step = max(1, min(_STEP, largest // max(stored, 1)))
+            table = _in_steps(opened.file, footer, columns=names, groups=numbers, rows=step, largest=largest)
+    finally:
+        if opened.ranged is not None:
+            opened.ranged.keep([])
+    if table.num_rows != rows:
+        raise SampleFormatError(
+            f"{footer.uri}: row groups {numbers} have {table.num_rows} rows, the footer says {rows}"
+        )
+    return table
+
+
+def _in_steps(
+    file: pq.ParquetFile, footer: ParquetFooter, *, columns: list[str], groups: list[int], rows: int, largest: int
+) -> pa.Table:
+    """Decode some rows at a time, and stop where they are too many bytes."""
+    parts: list[pa.RecordBatch] = []
+    total = 0
+    for part in file.iter_batches(batch_size=rows, row_groups=groups, columns=columns, use_threads=False):
+        total += part.nbytes
+        if total > largest:
+            told = f"row group {groups[0]}" if len(groups) == 1 else f"columns {columns}"
+            raise SampleFormatError(f"{footer.uri}: {told} decodes to more than {largest} bytes: raise largest_group")
+        parts.append(part)
+    return pa.Table.from_batches(parts).combine_chunks()

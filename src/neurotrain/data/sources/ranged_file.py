@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from neurotrain.storage import Storage, StorageError, TruncatedError
 
@@ -35,6 +36,7 @@ class RangedFile(io.RawIOBase):
         self._size = known
         self._position = 0
         self._start, self._held = 0, b""
+        self._kept: list[tuple[int, bytes]] = []
 
     def readable(self) -> bool:
         """It is."""
@@ -65,12 +67,27 @@ class RangedFile(io.RawIOBase):
         wanted = rest if size is None or size < 0 else min(size, rest)
         if self._largest is not None and wanted > self._largest:
             raise ValueError(f"a read of {wanted} bytes at once, at most {self._largest}")
+        for start, data in self._kept:
+            if start <= self._position <= self._position + wanted <= start + len(data):
+                first, self._position = self._position - start, self._position + wanted
+                return data[first : first + wanted]
         first = self._position - self._start
         if not 0 <= first <= first + wanted <= len(self._held):
             self._fetch(wanted)
             first = 0
         self._position += wanted
         return self._held[first : first + wanted]
+
+    def keep(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch ranges, with one request each, and answer from them until other ones are to be kept.
+
+        Args:
+            ranges: from where, how many bytes.
+        """
+        self._kept = []
+        self._kept = [
+            (start, self._storage.read(self._key, start=start, length=length)) for start, length in ranges if length
+        ]
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Fill a buffer."""

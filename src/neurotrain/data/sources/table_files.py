@@ -9,6 +9,8 @@ from io import BytesIO
 import pyarrow as pa
 
 from neurotrain.data.sources.base import SourceError
+from neurotrain.data.sources.parquet_groups import decode_parquet
+from neurotrain.documents import refuse_deep_json
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Endings of the files that count as a table."""
@@ -53,14 +55,13 @@ def read_table(data: bytes, *, key: str, text: Collection[str] = ()) -> pa.Table
     ending = ending_of(key)
     try:
         if ending == ".parquet":
-            import pyarrow.parquet as pq
-
-            table = pq.read_table(BytesIO(data))
+            table = decode_parquet(data, key=key)
         elif ending in (".jsonl", ".ndjson"):
+            refuse_deep_json(data)
             table = _from_jsonl(data)
         else:
             table = _from_csv(data, delimiter="\t" if ending == ".tsv" else ",", text=text)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+    except (ValueError, pa.ArrowTypeError, OSError) as error:  # ArrowInvalid is a ValueError
         raise SourceError(key, [f"cannot be read as {ending[1:]} ({error})"]) from error
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
