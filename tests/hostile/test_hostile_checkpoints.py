@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import struct
 import zipfile
@@ -24,6 +25,7 @@ from neurotrain.app.compose import Configuration
 from neurotrain.app.convert import to_lightning_cli
 from neurotrain.app.run_directory import ResumeError
 from neurotrain.app.sampling import _restore
+from neurotrain.app.weights_command import export_weights
 from neurotrain.diffusion.families.base import load_weights as load_role
 from neurotrain.diffusion.scores import load_classifier
 from neurotrain.losses import DiceLoss
@@ -78,7 +80,76 @@ def nothing(path: Path, canary: Canary) -> None:
     path.write_bytes(b"")
 
 
+def pickled(*operations: bytes) -> Callable[[Path, Canary], None]:
+    """A file of torch's format whose pickle is written by hand: the value of ``state_dict``."""
+
+    def write(path: Path, canary: Canary) -> None:
+        text = b"\x80\x02}X\x0a\x00\x00\x00state_dict" + b"".join(operations) + b"s."
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in {"data.pkl": text, "version": b"3\n", "byteorder": b"little"}.items():
+                archive.writestr(f"archive/{name}", content)
+
+    return write
+
+
+def laughing(path: Path, canary: Canary) -> None:
+    value: list[Any] = [1]
+    for _ in range(60):
+        value = [value, value]
+    torch.save({"state_dict": value}, path)
+
+
+def spread(path: Path, canary: Canary) -> None:
+    torch.save({"state_dict": {"network.weight": torch.zeros(1).expand(2**40)}}, path)
+
+
+def spread_a_little(path: Path, canary: Canary) -> None:
+    torch.save({"state_dict": [torch.zeros(1).expand(2**10, 2**10) for _ in range(64)]}, path)
+
+
+def piled(path: Path, canary: Canary) -> None:
+    """One record of a megabyte that a hundred names of the directory point to."""
+    torch.save({"state_dict": {f"w{n}": torch.zeros(2**18 if n == 0 else 1) for n in range(100)}}, path)
+    with zipfile.ZipFile(path) as sound:
+        records = {name: sound.read(name) for name in sound.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+        large = archive.getinfo(next(name for name in records if name.endswith("/data/0")))
+        for info in archive.infolist():
+            if "/data/" in info.filename:
+                info.header_offset, info.file_size, info.compress_size = large.header_offset, 2**20, 2**20
+                info.CRC = large.CRC
+        archive._didModify = True  # type: ignore[attr-defined]  # so that its directory is written anew
+
+
+def short(path: Path, canary: Canary) -> None:
+    """A tensor of more numbers than its record has."""
+    torch.save({"state_dict": {"network.weight": torch.ones(1000)}}, path)
+    with zipfile.ZipFile(path) as sound:
+        records = {name: sound.read(name) for name in sound.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name, content[:16] if name.endswith("/data/0") else content)
+
+
 FILES: dict[str, tuple[Callable[[Path, Canary], None], str]] = {
+    "lists of one list": (laughing, "refused: a dict in it stands for .* values more than are written"),
+    "lists in lists": (pickled(b"]" * 9999, b"a" * 9998), "refused: a list in it nests deeper than 100 levels"),
+    "itself": (pickled(b"]q\x01h\x01a"), "refused: a list in it stands within itself"),
+    "one number as terabytes": (spread, "refused: its tensors claim 4398046511104 bytes, the file has"),
+    "one number, many times": (spread_a_little, "refused: its tensors claim 268435456 bytes, the file has"),
+    "records over each other": (piled, "its records claim .* bytes, the file has .*: refused as a bomb"),
+    "a record that is too short": (short, "no checkpoint, or a damaged one"),
+    "bytes without end": (
+        pickled(b"c__builtin__\nbytearray\n\x8a\x08", (2**62).to_bytes(8, "little"), b"\x85R"),
+        "no checkpoint, or a damaged one .*MemoryError",
+    ),
+    "zeros for nothing": (
+        pickled(b"c__builtin__\nbytearray\n\x8a\x05", (2**28).to_bytes(5, "little"), b"\x85R"),
+        "refused: its tensors claim 268435456 bytes",
+    ),
+    "text longer than the file": (pickled(b"X\xff\xff\xff\x7f"), "no checkpoint, or a damaged one|refused"),
     "reduce": (zipped, r"it would call posix\.system when loaded"),
     "reduce in the old format": (legacy, r"it would call posix\.system when loaded"),
     "reduce in the averaged weights": (averaged, r"it would call posix\.system when loaded"),
@@ -108,12 +179,63 @@ def test_a_checkpoint_without_weights(tmp_path: Path) -> None:
         read_state(tmp_path / "hostile.ckpt")
 
 
-@pytest.mark.parametrize("data", [struct.pack("<Q", 2**62) + b"{}", b"", pickle.dumps({}), b"\0" * 7])
-def test_safetensors(data: bytes, tmp_path: Path) -> None:
+def header(told: object, body: bytes = b"", *, length: int | None = None) -> bytes:
+    text = told if isinstance(told, bytes) else json.dumps(told).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+def entry(shape: list[int], *offsets: int) -> dict[str, object]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": list(offsets)}
+
+
+SAFETENSORS: dict[str, bytes] = {
+    "a header without end": struct.pack("<Q", 2**62) + b"{}",
+    "empty": b"",
+    "a pickle": pickle.dumps({}),
+    "zeros": b"\0" * 7,
+    "a header longer than the file": header({"a": entry([1], 0, 4)}, bytes(4), length=4000),
+    "a tensor longer than the file": header({"a": entry([2**20], 0, 2**22)}, bytes(4)),
+    "a shape larger than its bytes": header({"a": entry([2**20, 2**20], 0, 4)}, bytes(4)),
+    "a shape that overflows": header({"a": entry([2**32, 2**32, 2**32], 0, 4)}, bytes(4)),
+    "tensors over each other": header({"a": entry([2], 0, 8), "b": entry([2], 0, 8)}, bytes(8)),
+    "bytes that nobody has": header({"a": entry([1], 0, 4)}, bytes(4000)),
+    "bytes backwards": header({"a": entry([1], 4, 0)}, bytes(4)),
+    "brackets": header(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+}
+
+
+@pytest.mark.parametrize("name", SAFETENSORS)
+def test_safetensors(name: str, tmp_path: Path) -> None:
+    data = SAFETENSORS[name]
     path = tmp_path / "hostile.safetensors"
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"hostile\.safetensors: is no safetensors file"):
         read_safetensors(path)
+
+
+def test_what_is_tied_and_nested_as_usual_is_read(tmp_path: Path) -> None:
+    table = torch.ones(4, 3)
+    saved = {"state_dict": {"a": table, "b": table, "c": table.T}, "loops": {"x": [(1, {2}), [table]] * 3}}
+    torch.save(saved, tmp_path / "sound.ckpt")
+    for mapped in (False, True):
+        assert read_checkpoint(tmp_path / "sound.ckpt", mapped=mapped).keys() == saved.keys()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.distributed:UserWarning")
+@pytest.mark.parametrize("place", ["its description", "a part"])
+def test_folders_of_shards(place: str, tmp_path: Path, canary: Canary) -> None:
+    from torch.distributed import checkpoint
+
+    folder = tmp_path / "hostile"
+    checkpoint.save({"state_dict": STATE}, checkpoint_id=folder, no_dist=True)
+    poisoned = pickle.dumps(canary)
+    if place == "a part":
+        (shard,) = folder.glob("*.distcp")
+        shard.write_bytes(poisoned + bytes(len(shard.read_bytes()) - len(poisoned)))
+    else:
+        (folder / ".metadata").write_bytes(poisoned)
+    with pytest.raises(CheckpointError, match=r"it would call posix\.system when loaded|a part of .* is damaged"):
+        export_weights(folder, tmp_path / "out.safetensors")
 
 
 LOADERS: dict[str, Callable[[Path], object]] = {

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neurotrain.documents import parse_json
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,7 +22,9 @@ def add_weights_commands(commands: Any) -> None:  # noqa: ANN401 - argparse does
     """Add ``weights export`` to the subparsers of a command line."""
     weights = commands.add_parser("weights", help="weights of a run for others").add_subparsers(required=True)
     export = weights.add_parser("export", help="a checkpoint's network, of any strategy, as one safetensors file")
-    export.add_argument("checkpoint", type=Path, help="of a run: checkpoints/last.ckpt")
+    export.add_argument(
+        "checkpoint", type=Path, help="of a run: checkpoints/last.ckpt; or a folder of shards of DeepSpeed or FSDP"
+    )
     export.add_argument("output", type=Path, help="file to write, *.safetensors")
     export.add_argument("--part", default="network", help="of the task, by its name; `network` where not given")
     export.add_argument("--averaged", action="store_true", help="the moving average in place of the weights")
@@ -31,7 +35,8 @@ def export_weights(checkpoint: Path, output: Path, *, part: str = "network", ave
     """Write the weights of one part of a task, bit for bit.
 
     Args:
-        checkpoint: of a run under any strategy.
+        checkpoint: of a run under any strategy, or a folder of shards as DeepSpeed's engine, and Lightning's own
+            strategies of DeepSpeed and FSDP, write it.
         output: ends in ``.safetensors``; written whole or not at all.
         part: name of the module in the task.
         averaged: whether to take the moving average that the run kept.
@@ -40,20 +45,24 @@ def export_weights(checkpoint: Path, output: Path, *, part: str = "network", ave
         Number of tensors.
 
     Raises:
+        FileNotFoundError: if there is no such checkpoint, or a part of it is missing.
         ValueError: if the checkpoint has no such part or no average, or the file another ending.
         CheckpointError: if the checkpoint holds more than tensors and plain values.
     """
     from safetensors.torch import save_file
     from torch import Tensor
 
-    from neurotrain.storage.tensors import read_checkpoint
+    from neurotrain.storage.tensors import read_checkpoint, state_of
 
     if output.suffix != ".safetensors":
         raise ValueError(f"output={output}: expected a name that ends in .safetensors")
-    found = read_checkpoint(checkpoint)
-    weights = found["state_dict"]
-    if averaged:
-        weights = {**weights, **_average(found["callbacks"], checkpoint)}
+    if checkpoint.is_dir():
+        weights = _merged(checkpoint, averaged=averaged)
+    else:
+        found = read_checkpoint(checkpoint)
+        weights = state_of(found, checkpoint)
+        if averaged:
+            weights = {**weights, **_average(found.get("callbacks", {}), checkpoint)}
     state = {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}
     # Tensors that share memory, as tied ones do, are written each for itself.
     tensors = {name: value.clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)}
@@ -83,7 +92,26 @@ def read_weights(path: Path) -> dict[str, Any]:
 
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return {**tensors, **json.loads((file.metadata() or {}).get(_STATES, "{}"))}
+        return {**tensors, **parse_json((file.metadata() or {}).get(_STATES, "{}"), where=path)}
+
+
+def _merged(folder: Path, *, averaged: bool) -> dict[str, Tensor]:
+    """Weights out of a folder of shards, by their names in the task."""
+    from neurotrain.strategies import consolidate_distributed, consolidate_zero
+    from neurotrain.strategies.distributed_native import METADATA
+
+    if averaged:
+        raise ValueError(f"averaged=true: {folder} is a folder of shards, which keeps no moving average")
+    if (folder / "latest").is_file():
+        found = consolidate_zero(folder)
+    elif (folder / METADATA).is_file():
+        found = consolidate_distributed(folder)
+    else:
+        raise ValueError(
+            f"{folder} is a folder without 'latest' (DeepSpeed) and without {METADATA!r} (FSDP): no checkpoint"
+        )
+    wrapped = "_forward_module."  # of Lightning's own strategies
+    return {name.removeprefix(wrapped): tensor for name, tensor in found.items()}
 
 
 def _average(callbacks: Mapping[str, Any], checkpoint: Path) -> dict[str, Tensor]:
