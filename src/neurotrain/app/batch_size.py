@@ -155,5 +155,6 @@ def _find(parsed: argparse.Namespace) -> int:
     if best is None:
         sys.stderr.write(f"error: not even {parsed.key}={parsed.start} fits\n")
         return 1
-    sys.stdout.write(f"{parsed.key}={best}\n")
+    bound = "" if best < parsed.maximum else "  # the largest that was to be tried, --maximum"
+    sys.stdout.write(f"{parsed.key}={best}{bound}\n")
     return 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import tempfile
 import time
+import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ def run_trial(answer: Connection, experiment: str, overrides: list[str], steps: 
         steps: of the optimizer.
         memory: bytes that the process may use.
     """
+    # Of every try Lightning would say which accelerators it sees and that it is done.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     try:
