@@ -15,6 +15,7 @@ from neurotrain.batch import SegmentationBatch
 from neurotrain.callbacks.checkpoint_files import hidden_name, publish
 from neurotrain.data import SegmentationDataModule
 from neurotrain.data.datasets import Record
+from neurotrain.inference import MaskCleaning
 from neurotrain.metrics.functional import predict_labels
 from neurotrain.tasks import SegmentationTask
 
@@ -35,14 +36,16 @@ class SegmentationPredictions(Callback):
     threshold.
     """
 
-    def __init__(self, *, probabilities: bool = False) -> None:
+    def __init__(self, *, probabilities: bool = False, cleaning: MaskCleaning | None = None) -> None:
         """Set what to write.
 
         Args:
             probabilities: whether to write ``<id>_probability.png`` (``<id>_<label>_probability.png``) as well: 16-bit
                 grey, 65535 times the probability of the foreground, which for multiclass is any class but the first.
+            cleaning: of the labels, in the image's own size, before they are written; probabilities are not cleaned.
         """
         self.probabilities = probabilities
+        self.cleaning = cleaning
         self._records: dict[str, Record] = {}
         self._written: dict[str, str] = {}  # file name: id
 
@@ -95,14 +98,17 @@ class SegmentationPredictions(Callback):
 
     def _pictures(self, values: Tensor, valid: Tensor, task: SegmentationTask) -> Iterator[tuple[str, np.ndarray]]:
         """What follows the id in the file's name, and the pixels; ``values`` are ``(K, H, W)``."""
-        labels = predict_labels(values[None], mode=task.mode, threshold=float(task.threshold))[0]
+        labels = predict_labels(values[None], mode=task.mode, threshold=float(task.threshold))[0] * valid
+        if self.cleaning is not None:
+            # Each label of a multilabel problem is a mask of its own; nothing grows out of what counts.
+            labels = self.cleaning(labels.reshape(-1, *valid.shape)).view_as(labels) * valid
         if task.mode == "multiclass":
-            yield "", _bytes(labels * valid)
+            yield "", _bytes(labels)
             foreground = {"": 1 - values[0]}
         else:
             suffixes = [""] if task.mode == "binary" else [f"_{name}" for name in task.report.class_names]
             for suffix, label in zip(suffixes, labels.reshape(values.shape), strict=True):
-                yield suffix, _bytes((label & valid) * 255)
+                yield suffix, _bytes(label * 255)
             foreground = dict(zip(suffixes, values, strict=True))
         if self.probabilities:
             for suffix, value in foreground.items():

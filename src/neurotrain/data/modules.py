@@ -13,11 +13,12 @@ from neurotrain.data.datasets.decoding import image_size
 from neurotrain.data.datasets.fingerprint import fingerprint_files
 from neurotrain.data.datasets.splits import hold_out, k_fold
 from neurotrain.data.engine import Quarantine
+from neurotrain.data.fetched import local_source
 from neurotrain.data.loader import StartMethod
 from neurotrain.data.parts import DatasetPart, check_kept
 from neurotrain.data.plan import EpochPlan
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
-from neurotrain.data.prediction import Placement, find_images, laid_back, placement
+from neurotrain.data.prediction import Placement, find_images, is_image_name, laid_back, placement
 from neurotrain.data.report import staged
 from neurotrain.data.transforms import Transform
 
@@ -48,9 +49,10 @@ class SegmentationDataModule(PlannedDataModule):
         seed: of the held-out images, the order and every random transform.
         cache_bytes: memory for prepared training and validation samples, shared with forked workers.
         start_method: how workers are started.
-        source: what to predict: a folder, a glob or one image, whose pixels are read as the dataset's images are
-            (images of different sizes need ``eval_batch_size=1``, or an ``eval_transform`` to one size); None: the
-            images of the test split. Labels are not read. No other stage uses it.
+        source: what to predict: a folder, a glob or one image, as a path or a URI, see
+            :func:`~neurotrain.data.fetched.local_source`, whose pixels are read as the dataset's images are (images of
+            different sizes need ``eval_batch_size=1``, or an ``eval_transform`` to one size); None: the images of the
+            test split. Labels are not read. No other stage uses it.
         quarantine: what to do with training samples that cannot be loaded; None: the first one ends the run.
 
     Raises:
@@ -159,7 +161,8 @@ class SegmentationDataModule(PlannedDataModule):
         """
         if split not in self._records:
             if split == "predict" and self._source is not None:
-                self._records["predict"] = find_images(self._source)
+                here = local_source(self._source, is_wanted=is_image_name, owner=self)
+                self._records["predict"] = find_images(here)
             elif split in ("test", "predict"):
                 self._records[split] = self._dataset.records("test")
             else:

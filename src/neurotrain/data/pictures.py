@@ -10,11 +10,10 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from neurotrain.data.datasets.decoding import EXTENSIONS
+from neurotrain.data.fetched import MARKS, glob_expression
 from neurotrain.data.prediction import find_images
 from neurotrain.data.sources.base import RawSample, Source, SourceError
 from neurotrain.storage import LocalStorage, Storage, open_storage
-
-_MARKS = frozenset("*?[")
 
 
 class _Picture(NamedTuple):
@@ -112,12 +111,12 @@ def _stored(location: str) -> list[_Picture]:
     """
     scheme, _, rest = location.partition("://")
     parts = rest.rstrip("/").split("/")
-    marked = next((place for place, part in enumerate(parts) if _MARKS & set(part)), len(parts))
+    marked = next((place for place, part in enumerate(parts) if MARKS & set(part)), len(parts))
     if marked == len(parts) and len(parts) > 1 and _is_image(parts[-1]):
         storage = open_storage(f"{scheme}://{'/'.join(parts[:-1])}")  # which not every server lets list
         return [_Picture(PurePosixPath(parts[-1]).stem, location, storage, parts[-1], storage.stat(parts[-1]).size)]
     storage = open_storage(f"{scheme}://{'/'.join(parts[:marked])}")
-    pattern = re.compile(_expression("/".join(parts[marked:]) or "*"))
+    pattern = re.compile(glob_expression("/".join(parts[marked:]) or "*"))
     found: dict[str, _Picture] = {}
     problems: list[str] = []
     for info in storage.list():
@@ -134,13 +133,6 @@ def _stored(location: str) -> list[_Picture]:
     if problems:
         raise SourceError(f"source={location}", problems)
     return [*found.values()]
-
-
-def _expression(glob: str) -> str:
-    """The regular expression of a glob over keys: only ``**`` crosses a ``/``."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]*\])", glob)
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(known.get(piece, piece if piece.startswith("[") else re.escape(piece)) for piece in pieces)
 
 
 def _is_image(name: str) -> bool:

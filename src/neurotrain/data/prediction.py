@@ -137,8 +137,13 @@ def _files(source: str) -> list[Path]:
     return found
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file of that name is an image, and not hidden."""
+    return not name.startswith(".") and _unpacked(Path(name)).suffix.lower() in EXTENSIONS
+
+
 def _is_image(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".") and _unpacked(file).suffix.lower() in EXTENSIONS
+    return file.is_file() and is_image_name(file.name)
 
 
 def _unpacked(file: Path) -> Path:

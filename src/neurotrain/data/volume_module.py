@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from neurotrain.data.datasets.splits import hold_out, k_fold
 from neurotrain.data.engine import Quarantine
+from neurotrain.data.fetched import local_source
 from neurotrain.data.loader import StartMethod
 from neurotrain.data.plan import EpochPlan
 from neurotrain.data.planned_module import Chosen, EvaluationSplit, PlannedDataModule, check_held_out
 from neurotrain.data.report import staged
 from neurotrain.data.transforms import Transform
 from neurotrain.data.volume_part import VolumePart
-from neurotrain.data.volumes.base import VolumeDataset, VolumeRecord
+from neurotrain.data.volumes.base import VolumeDataset, VolumeRecord, is_volume_name
 from neurotrain.data.volumes.cache import VolumeCache
 from neurotrain.data.volumes.preparation import VolumePreparation
 
@@ -41,7 +42,8 @@ class VolumeDataModule(PlannedDataModule):
         fold: which of them is held out, from 0.
         seed: of the held-out cases, the order and every random transform.
         start_method: how workers are started.
-        source: what to predict: a folder, a glob or one case, laid out as the data set's; None: the test split.
+        source: what to predict: a folder, a glob or one case, laid out as the data set's, as a path or a URI, see
+            :func:`~neurotrain.data.fetched.local_source`; None: the test split.
         quarantine: what to do with training cases that cannot be loaded; None: the first one ends the run.
 
     Raises:
@@ -142,7 +144,9 @@ class VolumeDataModule(PlannedDataModule):
         """
         if split not in self._records:
             if split == "predict" and self._source is not None:
-                self._records["predict"] = self._dataset.find(self._source)
+                # A case may be a folder of files.
+                here = local_source(self._source, is_wanted=is_volume_name, owner=self, depth=1)
+                self._records["predict"] = self._dataset.find(here)
             elif split in ("test", "predict"):
                 self._records[split] = self._dataset.records("test")
             else:

@@ -226,8 +226,13 @@ def volume_files(source: str) -> tuple[Path, ...]:
 
 
 def is_volume(file: Path) -> bool:
-    """Whether a file's name is that of a NIfTI file, and not hidden."""
-    return not file.name.startswith(".") and file.name.lower().endswith((".nii", ".nii.gz")) and file.is_file()
+    """Whether there is a file whose name is that of a NIfTI file, and not hidden."""
+    return is_volume_name(file.name) and file.is_file()
+
+
+def is_volume_name(name: str) -> bool:
+    """Whether a name is that of a NIfTI file, and not hidden."""
+    return not name.startswith(".") and name.lower().endswith((".nii", ".nii.gz"))
 
 
 def bare(file: Path) -> str:
