@@ -9,7 +9,8 @@ from neurotrain.diffusion.families.folders import PipelineContractError, Pipelin
 from neurotrain.diffusion.families.latent_unet import LatentUNetFamily
 from neurotrain.diffusion.families.lora import Lora
 from neurotrain.diffusion.families.pixel import PixelAdapter, PixelFamily
-from neurotrain.diffusion.families.prompted import PromptAdapter, PromptedFamily
+from neurotrain.diffusion.families.prompt_adapter import PromptAdapter
+from neurotrain.diffusion.families.prompted import PromptedFamily
 from neurotrain.diffusion.families.wan import WanFamily
 
 __all__ = [

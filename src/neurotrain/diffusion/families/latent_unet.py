@@ -151,7 +151,7 @@ class LatentUNetFamily(PromptedFamily):
         wider = kind.from_config({**model.config, "time_cond_proj_dim": 256})
         nn.init.zeros_(wider.time_embedding.cond_proj.weight)
         wider.load_state_dict({**wider.state_dict(), **model.state_dict()})
-        return wider.to(self.torch_dtype)
+        return wider if wider.dtype == self.torch_dtype else wider.to(self.torch_dtype)
 
     def wrap(self, model: nn.Module, *, spec: LatentSpec) -> DiffusersDenoiser:
         """As methods call it."""
