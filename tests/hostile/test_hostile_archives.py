@@ -205,7 +205,7 @@ def test_a_page_that_is_larger_than_the_footer_says(tmp_path: Path) -> None:
     lying(tmp_path / "hostile.parquet", chunk.total_uncompressed_size, 99, in_footer=True)
     tracemalloc.start()
     pool = pa.total_allocated_bytes()
-    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0, column 'image'.*largest_group"):
+    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0: the pages of 'image'.*largest_group"):
         first_of(parquet(tmp_path, largest_group=2**20))
     assert tracemalloc.get_traced_memory()[1] < 2**20
     assert pa.total_allocated_bytes() - pool < 2**20
@@ -215,7 +215,7 @@ def test_a_page_that_is_larger_than_the_footer_says(tmp_path: Path) -> None:
 
 def test_a_page_that_claims_more_than_it_has(tmp_path: Path) -> None:
     lying(tmp_path / "hostile.parquet", large_page(tmp_path), 2**26 - 1, in_footer=False)
-    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0, column 'image'.*largest_group"):
+    with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0: the pages of 'image'.*largest_group"):
         first_of(parquet(tmp_path, largest_group=2**25))
     with pytest.raises(SampleFormatError, match=r"hostile\.parquet: row group 0 is corrupted"):
         first_of(parquet(tmp_path))

@@ -47,10 +47,17 @@ def check_pages(
     """
     totals = dict.fromkeys(groups, 0)
     for number, name, start, end in _chunks(footer, columns, groups):
-        where = f"{footer.uri}: row group {number}, column {name!r}"
+        where = f"{footer.uri}: row group {number}"
         if not 4 <= start <= end <= footer.size:
-            raise SampleFormatError(f"{where}: lies at bytes {start} to {end} of {footer.size}")
-        totals[number] += _claimed(read, start, end, most=largest - totals[number], where=where)
+            raise SampleFormatError(f"{where} is corrupted: {name!r} lies at bytes {start} to {end} of {footer.size}")
+        try:
+            totals[number] += _claimed(read, start, end, most=largest - totals[number])
+        except _BrokenPageError as error:
+            raise SampleFormatError(f"{where} is corrupted: {name!r}: {error}") from None
+        except _TooLargeError:
+            raise SampleFormatError(
+                f"{where}: the pages of {name!r} claim to unpack to more than {largest} bytes: raise largest_group"
+            ) from None
 
 
 def chunk_ranges(footer: ParquetFooter, *, columns: Sequence[str], groups: Sequence[int]) -> list[tuple[int, int]]:
@@ -81,22 +88,30 @@ def _chunks(
                 yield number, chunk.path_in_schema, start, start + chunk.total_compressed_size
 
 
-def _claimed(read: Read, start: int, end: int, *, most: int, where: str) -> int:
+class _BrokenPageError(ValueError):
+    pass
+
+
+class _TooLargeError(ValueError):
+    pass
+
+
+def _claimed(read: Read, start: int, end: int, *, most: int) -> int:
     total, at = 0, start
     for _ in range(_MOST):
         if at >= end:
             return total
-        header, unpacked, packed = _page(read, at, end, where=where)
+        header, unpacked, packed = _page(read, at, end)
         at += header + packed
         total += unpacked
         if packed < 0 or unpacked < 0 or at > end:
-            raise SampleFormatError(f"{where}: a page of {packed} bytes that unpacks to {unpacked} does not fit there")
+            raise _BrokenPageError(f"a page of {packed} bytes that unpacks to {unpacked} does not fit there")
         if total > most:
-            raise SampleFormatError(f"{where}: its pages claim to unpack to more than is allowed: raise largest_group")
-    raise SampleFormatError(f"{where}: has more than {_MOST} pages")
+            raise _TooLargeError
+    raise _BrokenPageError(f"it has more than {_MOST} pages")
 
 
-def _page(read: Read, start: int, end: int, *, where: str) -> tuple[int, int, int]:
+def _page(read: Read, start: int, end: int) -> tuple[int, int, int]:
     """Length of a page's header, and its bytes unpacked and packed."""
     window = _WINDOW
     while True:
@@ -105,10 +120,10 @@ def _page(read: Read, start: int, end: int, *, where: str) -> tuple[int, int, in
             return page_header(read(start, length))
         except IndexError:
             if length < window or window >= _LONGEST:
-                raise SampleFormatError(f"{where}: the page at byte {start} is cut off") from None
+                raise _BrokenPageError(f"the page at byte {start} is cut off") from None
             window *= 16
         except ValueError as error:
-            raise SampleFormatError(f"{where}: the page at byte {start} is broken ({error})") from None
+            raise _BrokenPageError(f"the page at byte {start} is none ({error})") from None
 
 
 def page_header(data: bytes) -> tuple[int, int, int]:
@@ -181,7 +196,8 @@ class _Compact:
         if kind in _BOOL:
             return
         if kind in (_BYTE, _DOUBLE, _BINARY):
-            self.at += {_BYTE: 1, _DOUBLE: 8}.get(kind) or self.varint()
+            length = {_BYTE: 1, _DOUBLE: 8}.get(kind) or self.varint()
+            self.at += length
             if self.at > len(self.data):
                 raise IndexError("the data end")
         elif _BYTE < kind <= _I64:
