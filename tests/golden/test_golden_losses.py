@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from golden_losses import FILE, NEEDS, SMALL, STEPS, losses
+from golden_losses import FILE, NEEDS, RARE, SMALL, STEPS, losses
 
 GOLDEN: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text(encoding="utf-8"))
 
@@ -14,7 +14,9 @@ GOLDEN: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text(encoding="
 TOLERANCE, SMALLEST = 1e-4, 1e-6
 
 
-@pytest.mark.parametrize("experiment", sorted(SMALL))
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=pytest.mark.all_kills) if name in RARE else name for name in sorted(SMALL)]
+)
 def test_first_losses(experiment: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     data = tmp_path
     if experiment in NEEDS:
