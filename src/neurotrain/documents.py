@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, TextIO, TypeVar, cast
 
 import yaml
+from yaml.parser import ParserError
+from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 try:
     from yaml import CSafeLoader as EventLoader
@@ -201,7 +204,7 @@ def _refuse_depth(stream: str | TextIO) -> None:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise _refused(f"nests deeper than {DEEPEST} levels")
-    except (yaml.scanner.ScannerError, yaml.parser.ParserError, yaml.reader.ReaderError):
+    except (ScannerError, ParserError, ReaderError):
         return  # the loader says what is wrong, and where
 
 

@@ -4,6 +4,8 @@ Its writers (``torch.utils.tensorboard``, ``tensorboard.summary``) import some h
 installed, and keep a thread for each file; the messages alone take none of that.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# Classes of messages are made when their modules are imported.
 from __future__ import annotations
 
 import struct
@@ -49,9 +51,9 @@ def file_version(wall_time: float) -> bytes:
 
 def session_start(step: int, wall_time: float) -> bytes:
     """The record that takes back all values of earlier files from ``step`` on."""
-    from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore[reportMissingTypeStubs]
+    from tensorboard.compat.proto.event_pb2 import SessionLog
 
-    status = SessionLog.START  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+    status = SessionLog.START
     return _event(wall_time=wall_time, step=step, session_log=SessionLog(status=status))
 
 
@@ -73,8 +75,12 @@ def parameters(values: Mapping[str, str | float | bool], wall_time: float) -> by
 
     told = SessionStartInfo(start_time_secs=wall_time)
     for name, value in values.items():
-        kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
-        told.hparams[name].CopyFrom(Value(**{f"{kind}_value": value}))
+        if isinstance(value, bool):
+            told.hparams[name].CopyFrom(Value(bool_value=value))
+        elif isinstance(value, str):
+            told.hparams[name].CopyFrom(Value(string_value=value))
+        else:
+            told.hparams[name].CopyFrom(Value(number_value=value))
     content = HParamsPluginData(version=0, session_start_info=told).SerializeToString()
     plugin = SummaryMetadata.PluginData(plugin_name=_HPARAMS, content=content)
     nothing = TensorProto(dtype=1, float_val=[0.0], tensor_shape=TensorShapeProto())
