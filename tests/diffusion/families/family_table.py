@@ -193,7 +193,7 @@ COLUMNS: dict[str, Column] = {
     "progressive": Column(new=lambda: Progressive(start_steps=4), roles=("teacher",)),
     "consistency": Column(new=lambda: Consistency(**_INTERVALS, target="ema"), roles=("teacher",)),
     "consistency, guided": Column(new=lambda: Consistency(**_INTERVALS, guidance=(2.0, 6.0)), roles=("teacher",)),
-    # In its first iteration the critic of a pipeline is the teacher, and the student stands still: so the second counts.
+    # In the first iteration the critic of a pipeline is the teacher, and the student stands still: it needs another.
     "dmd2": Column(new=lambda: Dmd2(steps=2, update_ratio=1), roles=("teacher", "critic")),
     "dmd2, head": Column(new=lambda: Dmd2(update_ratio=2), roles=("teacher", "critic", "discriminator")),
     "adversarial": Column(new=Adversarial, roles=("teacher", "discriminator")),

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from family_runs import noise_of, pair, sampled, train_a_little, trained, view
-from tiny_pipelines import TOKENS, quiet, save_flux, save_sd3, save_stable_diffusion, save_xl
+from plain_diffusers import PROMPTS, loaded, pictures
+from tiny_pipelines import TOKENS, save_sd3, save_stable_diffusion, text_encoder
 from torch import Tensor
 
 from neurotrain.diffusion import IncompatibleRolesError, Role
@@ -27,23 +28,21 @@ from neurotrain.diffusion.families import (
     StableDiffusion3Family,
 )
 from neurotrain.noise import FlowSchedule, ScaledLinearSchedule
+from neurotrain.tasks.distillation import DistillationTask, FineTune
 
 # Both libraries call what NumPy and torch are about to forget.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
 ]
-PROMPTS = ("a red fox", "a picture of 0")
 SIZE: dict[str, Any] = {"height": 16, "width": 16, "prompts": PROMPTS}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One pipeline: how it is saved, and which family reads it."""
+    """One pipeline, and which family reads it."""
 
-    save: Callable[[Path], Path]
     family: Callable[..., PromptedFamily]
     channels: dict[str, tuple[int, ...]]
-    flow: bool = False
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def build(self, folder: Path, **given: Any) -> PromptedFamily:  # noqa: ANN401
@@ -51,27 +50,12 @@ class Kind:
 
 
 KINDS = {
-    "sd": Kind(save_stable_diffusion, LatentUNetFamily, {"text": (TOKENS, 8)}),
-    "xl": Kind(save_xl, LatentUNetFamily, {"text": (TOKENS, 20), "pooled": (6,), "size": (6,)}),
-    "sd3": Kind(
-        save_sd3, StableDiffusion3Family, {"text": (2 * TOKENS, 24), "pooled": (12,)}, True, {"max_tokens": TOKENS}
-    ),
-    "flux": Kind(save_flux, FluxFamily, {"text": (TOKENS, 24), "pooled": (8,)}, True, {"max_tokens": TOKENS}),
+    "sd": Kind(LatentUNetFamily, {"text": (TOKENS, 8)}),
+    "xl": Kind(LatentUNetFamily, {"text": (TOKENS, 20), "pooled": (6,), "size": (6,)}),
+    "sd3": Kind(StableDiffusion3Family, {"text": (2 * TOKENS, 24), "pooled": (12,)}, {"max_tokens": TOKENS}),
+    "flux": Kind(FluxFamily, {"text": (TOKENS, 24), "pooled": (8,)}, {"max_tokens": TOKENS}),
 }
 Saved = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    folder, done = tmp_path_factory.mktemp("pipelines"), dict[str, Path]()
-
-    def save(name: str) -> Path:
-        if name not in done:
-            done[name] = KINDS[name].save(folder / name)
-        quiet()
-        return done[name]
-
-    return save
 
 
 def batch() -> dict[str, Any]:
@@ -79,29 +63,9 @@ def batch() -> dict[str, Any]:
     return {"image": torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1, "caption": list(PROMPTS)}
 
 
-def by_diffusers(
-    folder: Path, noise: Tensor, *, kind: Kind, steps: int, guidance: float, lora: Path | None = None
-) -> Tensor:
+def by_diffusers(folder: Path, noise: Tensor, *, steps: int, guidance: float, lora: Path | None = None) -> Tensor:
     """Pictures ``(B, 3, H, W)`` of the saved pipeline, by diffusers alone."""
-    from diffusers import DiffusionPipeline
-
-    pipeline: Any = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-    if lora is not None:
-        pipeline.load_lora_weights(lora)
-    more: dict[str, Any] = {"negative_prompt": [""] * len(PROMPTS)} if guidance > 1 else {}
-    if kind.flow:
-        more |= {"sigmas": np.linspace(1, 1 / steps, steps).tolist(), "max_sequence_length": TOKENS}
-        if kind.family is FluxFamily:
-            more |= {"true_cfg_scale": guidance}
-            tokens: Any = type(pipeline)._pack_latents(noise, *noise.shape)  # what it is given, it takes as packed
-            noise = tokens
-    if kind.family is not FluxFamily:
-        more |= {"guidance_scale": guidance}
-    made = pipeline(
-        prompt=list(PROMPTS), height=16, width=16, latents=noise, num_inference_steps=steps, output_type="np", **more
-    )
-    return torch.from_numpy(made.images).movedim(-1, 1)
+    return pictures(loaded(folder, lora=lora), noise, steps=steps, guidance=guidance)
 
 
 @pytest.mark.parametrize("name", list(KINDS))
@@ -120,10 +84,10 @@ def test_students_learn_and_their_pipeline_samples_as_we_do(name: str, saved: Sa
     # Numbers of steps that divide the schedules' 1000: with others diffusers' DDIM does not arrive at its next time.
     for steps, guidance in ((1, 1.0), (4, 1.5)):
         found = adapter.decode(sampled(assembly, noise, condition, steps=steps, guidance=guidance))
-        expected = by_diffusers(tmp_path / "student", noise, kind=kind, steps=steps, guidance=guidance)
+        expected = by_diffusers(tmp_path / "student", noise, steps=steps, guidance=guidance)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    untrained = by_diffusers(source, noise, kind=kind, steps=1, guidance=1.0)
-    trained_once = by_diffusers(tmp_path / "student", noise, kind=kind, steps=1, guidance=1.0)
+    untrained = by_diffusers(source, noise, steps=1, guidance=1.0)
+    trained_once = by_diffusers(tmp_path / "student", noise, steps=1, guidance=1.0)
     assert (trained_once - untrained).abs().max() > 1e-3
 
 
@@ -143,10 +107,10 @@ def test_low_rank_is_exported_merged_and_apart(name: str, saved: Saved, tmp_path
     assert (found - plain).abs().max() > 1e-3
     made.export(handle, tmp_path / "merged")
     made.export(handle, tmp_path / "apart", merge=False)
-    merged = by_diffusers(tmp_path / "merged", noise, kind=kind, steps=2, guidance=1.0)
+    merged = by_diffusers(tmp_path / "merged", noise, steps=2, guidance=1.0)
     torch.testing.assert_close(found, merged, rtol=0, atol=1e-4)
     if name == "flux":  # the other pipeline has a scheduler of its own, with other times
-        apart = by_diffusers(source, noise, kind=kind, steps=2, guidance=1.0, lora=tmp_path / "apart")
+        apart = by_diffusers(source, noise, steps=2, guidance=1.0, lora=tmp_path / "apart")
         torch.testing.assert_close(found, apart, rtol=0, atol=1e-4)
 
 
@@ -212,6 +176,31 @@ def test_prompts_are_encoded_once(saved: Saved, monkeypatch: pytest.MonkeyPatch)
     assert not torch.equal(first["text"][0], first["text"][1])
 
 
+def test_a_scale_of_the_pipeline_is_told_where_the_method_says_none(saved: Saved) -> None:
+    assembly = pair(KINDS["flux"].build(saved("flux_dev"), guidance=2.0))
+    adapter = assembly.adapter
+    assert isinstance(adapter, PromptAdapter)
+    condition, noise = adapter.conditions(PROMPTS, device="cpu"), noise_of(assembly)
+    told = {scale: {**condition, "guidance": torch.full((2,), scale)} for scale in (2.0, 3.5)}
+    found = view(assembly).predict_x0(noise, torch.ones(2), condition)
+    assert torch.equal(found, view(assembly).predict_x0(noise, torch.ones(2), told[2.0]))
+    assert not torch.equal(found, view(assembly).predict_x0(noise, torch.ones(2), told[3.5]))
+    features = [view(assembly, "teacher").features(noise, torch.ones(2), one)[0] for one in (condition, told[2.0])]
+    assert torch.equal(*features)
+    made = KINDS["flux"].build(saved("flux_dev"))
+    assert made.told_guidance == 3.5
+
+
+def test_what_is_cached_of_a_teacher_depends_on_prompts_and_encoders(saved: Saved, tmp_path: Path) -> None:
+    ours = pair(KINDS["sd"].build(saved("sd"))).context.fingerprint
+    assert pair(KINDS["sd"].build(saved("sd"))).context.fingerprint == ours
+    assert pair(KINDS["sd"].build(saved("sd"), prompts=("a fox",))).context.fingerprint != ours
+    other = shutil.copytree(saved("sd"), tmp_path / "other")
+    shutil.rmtree(other / "text_encoder")
+    text_encoder(seed=9, width=8).save_pretrained(other / "text_encoder", safe_serialization=True)
+    assert pair(KINDS["sd"].build(other)).context.fingerprint != ours
+
+
 def test_a_guided_student_starts_as_its_teacher_and_is_told_the_scale_as_diffusers_tells_it(
     saved: Saved, tmp_path: Path
 ) -> None:
@@ -263,20 +252,51 @@ class TestRefusals:
     def test_a_schedule_that_does_not_convert(self, saved: Saved, tmp_path: Path) -> None:
         other = shutil.copytree(saved("sd"), tmp_path / "other")
         _edit(other / "scheduler" / "scheduler_config.json", beta_end=0.006)
-        with pytest.raises(IncompatibleRolesError, match="'student' and 'teacher' differ in schedule"):
+        values = r"ScaledLinearSchedule\(.*beta_end=0.012.* and ScaledLinearSchedule\(.*beta_end=0.006"
+        with pytest.raises(IncompatibleRolesError, match=f"'student' and 'teacher' differ in schedule: {values}"):
             pair(KINDS["sd"].build(saved("sd"), paths={"teacher": str(other)}))
 
     def test_a_missing_text_encoder(self, saved: Saved, tmp_path: Path) -> None:
         other = shutil.copytree(saved("xl"), tmp_path / "other")
         index = json.loads((other / "model_index.json").read_text())
         (other / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if not k.endswith("_2")}))
-        with pytest.raises(IncompatibleRolesError, match=r"'student' and the pipeline differ in the shape .*'text'"):
+        with pytest.raises(
+            IncompatibleRolesError, match=r"'student' and the pipeline .* 'text': \(8, 20\) and \(8, 8\)"
+        ):
             pair(KINDS["xl"].build(other))
         lacking = shutil.copytree(saved("sd3"), tmp_path / "lacking")
         index = json.loads((lacking / "model_index.json").read_text())
         (lacking / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != "text_encoder_2"}))
-        with pytest.raises(PipelineContractError, match="lacks 'text_encoder_2'"):
+        with pytest.raises(PipelineContractError, match="lacks 'text_encoder_2'; it has scheduler, text_encoder, "):
             KINDS["sd3"].build(lacking)
+        with pytest.raises(
+            PipelineContractError, match=r"role 'teacher': .* lacks 'text_encoder_2'; it has scheduler, "
+        ):
+            pair(KINDS["sd3"].build(saved("sd3"), paths={"teacher": str(lacking)}))
+
+    def test_another_text_encoder(self, saved: Saved, tmp_path: Path) -> None:
+        other = shutil.copytree(saved("sd"), tmp_path / "other")
+        _edit(other / "text_encoder" / "config.json", num_hidden_layers=3)
+        values = r"CLIPTextModel\(.*num_hidden_layers=3.* and CLIPTextModel\(.*num_hidden_layers=2"
+        with pytest.raises(IncompatibleRolesError, match=f"role 'teacher' and the pipeline differ in .*: {values}"):
+            pair(KINDS["sd"].build(saved("sd"), paths={"teacher": str(other)}))
+
+    def test_a_scale_that_nobody_says_and_one_that_nobody_hears(self, saved: Saved) -> None:
+        method = FineTune()
+        with pytest.raises(ValueError, match="'student', a ConditionalUNet, must be told the 'guidance', and FineTune"):
+            DistillationTask(
+                roles={"student": trained()},
+                pipeline=KINDS["sd"].build(saved("sd"), guided=("student",)),
+                method=method,
+            )
+        with pytest.raises(ValueError, match=r"guidance=2.0 has no effect: no role's network asks for a scale"):
+            pair(KINDS["sd"].build(saved("sd"), guidance=2.0))
+        with pytest.raises(ValueError, match="guided: no role 'studnt'; nearest: 'student'"):
+            pair(KINDS["sd"].build(saved("sd"), guided=("studnt",)))
+        with pytest.raises(ValueError, match="guided of role 'student' has no effect beside initialize_from='teacher'"):
+            KINDS["sd"].build(saved("sd"), guided=("student",)).assemble(
+                {"student": trained(initialize_from="teacher"), "teacher": Role()}
+            )
 
     def test_another_family(self, saved: Saved) -> None:
         with pytest.raises(PipelineContractError, match="lacks 'transformer'"):

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from family_runs import noise_of, pair, sampled, train_a_little, view
-from tiny_pipelines import TOKENS, quiet, save_wan
+from family_runs import noise_of, pair, sampled, train_a_little, trained, view
+from plain_diffusers import PROMPTS, loaded, videos
+from tiny_pipelines import TOKENS, save_wan
 from torch import Tensor
 
-from neurotrain.diffusion import IncompatibleRolesError, Role
+from neurotrain.diffusion import IncompatibleRolesError, Role, even_times
 from neurotrain.diffusion.families import Lora, PipelineContractError, PromptAdapter, PromptedFamily, WanFamily
-from neurotrain.noise import FlowSchedule
+from neurotrain.networks.denoisers import look_back
+from neurotrain.noise import FlowSchedule, euler
+from neurotrain.tasks.distillation import DiffusionForcing, DistillationTask
 
-PROMPTS = ("a red fox", "a picture of 0")
 
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_wan(tmp_path_factory.mktemp("wan") / "pipeline")
+@pytest.fixture
+def saved(saved: Callable[[str], Path]) -> Path:
+    return saved("wan")
 
 
 def family(path: Path, **given: Any) -> WanFamily:  # noqa: ANN401
@@ -37,26 +39,7 @@ def batch() -> dict[str, Any]:
 
 def by_diffusers(folder: Path, noise: Tensor, *, steps: int, guidance: float, lora: Path | None = None) -> Tensor:
     """Videos ``(B, 3, T, H, W)`` of the saved pipeline, by diffusers alone."""
-    from diffusers import DiffusionPipeline
-
-    quiet()
-    pipeline: Any = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-    if lora is not None:
-        pipeline.load_lora_weights(lora)
-    made = pipeline(
-        prompt=list(PROMPTS),
-        negative_prompt=[""] * len(PROMPTS),
-        num_frames=5,
-        height=16,
-        width=16,
-        latents=noise,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        max_sequence_length=TOKENS,
-        output_type="np",
-    )
-    return torch.from_numpy(made.frames).movedim(-1, 1)
+    return videos(loaded(folder, lora=lora), noise, steps=steps, guidance=guidance)
 
 
 def prompted(adapter: object) -> PromptAdapter:
@@ -129,6 +112,46 @@ def test_low_rank_is_exported_merged_and_apart(saved: Path, tmp_path: Path) -> N
     torch.testing.assert_close(found, apart, rtol=0, atol=1e-4)
 
 
+def test_a_causal_student_of_low_rank_is_exported_merged(saved: Path, tmp_path: Path) -> None:
+    lora = {"student": Lora(rank=2, alpha=6.0, targets=("to_q", "to_v"))}
+    made = family(saved, lora=lora, causal={"student": 1})
+    assembly = pair(made)
+    train_a_little(assembly, batch(), steps=3)
+    adapter, noise = prompted(assembly.adapter), noise_of(assembly)
+    condition = adapter.conditions(PROMPTS, device="cpu")
+    made.export(assembly.roles["student"], tmp_path / "student")
+    pipeline = loaded(tmp_path / "student")
+    look_back(pipeline.transformer, chunk=1)
+    found = adapter.decode(sampled(assembly, noise, condition, steps=2, sampler="euler"))
+    torch.testing.assert_close(found, videos(pipeline, noise, steps=2), rtol=0, atol=1e-4)
+
+
+def test_a_rollout_of_the_causal_student_is_its_solver_s_chunk_by_chunk(saved: Path) -> None:
+    roles = {"student": trained(), "teacher": Role()}
+    task = DistillationTask(
+        roles=roles, pipeline=family(saved, causal={"student": 1, "teacher": 2}), method=DiffusionForcing()
+    )
+    noise = torch.randn(2, *task.context.shape, generator=torch.Generator().manual_seed(7))
+    condition = prompted(task.adapter).conditions(PROMPTS, device="cpu")
+    student = task.views["student"]
+    with torch.no_grad():
+        found = task.method.generate(
+            student, noise, steps=2, condition=condition, guidance=1.0, generator=torch.Generator()
+        )
+        # The first frame by itself, the second beside it when it is clean: by whole forward passes.
+        times = even_times(2, first=0.0, last=1.0)
+        first = euler(
+            lambda x_t, t: student.predict_x0(x_t, t, condition), noise[:, :, :1], times, FlowSchedule(shift=3.0)
+        )
+
+        def second(x_t: Tensor, t: Tensor) -> Tensor:
+            both = torch.stack((torch.zeros_like(t), t), 1).view(-1, 1, 2, 1, 1)
+            return student.predict_x0(torch.cat((first, x_t), 2), both, condition)[:, :, 1:]
+
+        other = euler(second, noise[:, :, 1:], times, FlowSchedule(shift=3.0))
+    torch.testing.assert_close(found, torch.cat((first, other), 2), rtol=0, atol=1e-5)
+
+
 def test_features_carry_gradient(saved: Path) -> None:
     assembly = pair(family(saved))
     x = noise_of(assembly).requires_grad_()
@@ -185,6 +208,21 @@ class TestRefusals:
         other = self.edited(saved, tmp_path / "two", "model_index.json", transformer_2=both)
         with pytest.raises(PipelineContractError, match="part 'transformer_2', which this family knows nothing of"):
             family(other)
+
+    def test_chunks_and_who_has_them(self, saved: Path) -> None:
+        with pytest.raises(ValueError, match="chunk=3 of role 'student': expected a divisor of the 2 latent frames"):
+            pair(family(saved, causal={"student": 3}))
+        with pytest.raises(ValueError, match="causal: no role 'studnt'; nearest: 'student'"):
+            pair(family(saved, causal={"studnt": 1}))
+        copied = {"student": trained(initialize_from="teacher"), "teacher": Role()}
+        with pytest.raises(ValueError, match="causal of role 'student' has no effect beside initialize_from='teacher'"):
+            family(saved, causal={"student": 1}).assemble(copied)
+        with pytest.raises(ValueError, match="'teacher', a WanTransformer, knows one time a sample"):
+            DistillationTask(
+                roles={"student": trained(), "teacher": Role()},
+                pipeline=family(saved, causal={"student": 1}),
+                method=DiffusionForcing(),
+            )
 
     def test_sizes_and_schedulers(self, saved: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="frames=6: expected one more than a multiple of 4"):
