@@ -19,6 +19,7 @@ from PIL import Image
 import neurotrain
 from neurotrain.app.cli import lightning_cli
 from neurotrain.app.convert import to_lightning_cli
+from neurotrain.app.strict import ConfigurationError
 
 LABELS = {"mnist_resnet": 10, "cifar10_vgg": 10}
 
@@ -125,6 +126,7 @@ def test_predictions_are_a_table_of_every_image(pictures: Path, tmp_path: Path) 
         ["data=mnist"],
         ["data=cifar10_batches"],
         ["data=cifar100_batches", "model.num_classes=100"],
+        ["data=cifar100", "model.num_classes=100"],
         ["data=imagenet", "model.num_classes=1000"],
         ["data=image_folder", "data.train_transform.steps.augment.magnitude=5"],
         ["model/loss=classification_focal"],
@@ -135,6 +137,18 @@ def test_predictions_are_a_table_of_every_image(pictures: Path, tmp_path: Path) 
 )
 def test_every_choice_composes(overrides: list[str]) -> None:
     neurotrain.compose("mnist_resnet", overrides)
+
+
+@pytest.mark.parametrize("network", ["vit", "torchvision"])
+def test_every_network_composes(network: str) -> None:
+    # The experiment's own settings are of another network.
+    others = ["~model.network.widths", "~model.network.blocks", "callbacks.figures.evidence=[last_attention]"]
+    neurotrain.compose("mnist_resnet", [f"model/network={network}", *others])
+
+
+def test_a_loss_of_another_task_is_refused_by_its_type() -> None:
+    with pytest.raises(ConfigurationError, match=r"model\.loss.*ClassificationLoss"):
+        neurotrain.compose("mnist_resnet", ["model/loss=mask_set"])
 
 
 @pytest.mark.parametrize("layout", ["image_folder", "image_list"])
@@ -162,3 +176,24 @@ def test_folders_and_lists_of_images_and_a_teacher_train_together(layout: str, t
     run = neurotrain.train(neurotrain.compose("mnist_resnet", overrides))
     assert run.trainer.global_step == 2
     assert run.data.summary()["counts"] == {"train": 12, "test": 4}
+    if layout == "image_folder":
+        _predict_a_glob(overrides, run.directory, images=tmp_path / "images", folder=tmp_path / "predict")
+
+
+def _predict_a_glob(overrides: list[str], fitted: Path, *, images: Path, folder: Path) -> None:
+    """Images without labels, wherever they lie: a row and a picture of the evidence for each."""
+    typed = [
+        *overrides,
+        f"paths.run_dir={folder}",
+        "stage=predict",
+        f"ckpt={fitted / 'checkpoints' / 'last.ckpt'}",
+        f"source='file://{images}/test/cat/*.png'",
+        "callbacks.predictions.evidence=[grad_cam]",
+    ]
+    run = neurotrain.train(neurotrain.compose("mnist_resnet", typed))
+    with (run.directory / "predictions" / "predictions.csv").open() as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["0", "1"]
+    drawn = sorted((run.directory / "predictions" / "grad_cam").iterdir())
+    assert [path.name for path in drawn] == ["0.png", "1.png"]
+    with Image.open(drawn[0]) as picture:
+        assert picture.size == (32, 32)
