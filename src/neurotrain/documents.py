@@ -36,11 +36,11 @@ L = TypeVar("L")
 N = TypeVar("N")
 
 
-def parse_yaml(text: str, *, loader: type[Any] = yaml.SafeLoader) -> Any:  # noqa: ANN401 - any YAML value
+def parse_yaml(text: str | TextIO, *, loader: type[Any] = yaml.SafeLoader) -> Any:  # noqa: ANN401 - any YAML value
     """Read one document of plain values.
 
     Args:
-        text: of the document.
+        text: of the document, or an open file, which errors then name.
         loader: a safe loader of PyYAML.
 
     Returns:

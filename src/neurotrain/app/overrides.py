@@ -123,5 +123,5 @@ def _read(relative: str) -> dict[str, Any]:
         path = folder / relative
         if path.is_file():
             with path.open(encoding="utf-8") as file, readable():
-                return parse_yaml(file.read()) or {}
+                return parse_yaml(file) or {}
     return {}
