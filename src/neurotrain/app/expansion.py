@@ -32,7 +32,7 @@ def check_expansion(values: Mapping[str, Any]) -> None:
         >>> check_expansion({"a": "x", "b": "${a}${a}"})
         >>> check_expansion({"k0": "x" * 10, **{f"k{n}": f"${{k{n - 1}}}" * 2 for n in range(1, 40)}})
         Traceback (most recent call last):
-        neurotrain.app.strict.ConfigurationError: k20: its references stand for 10485760 characters, ...
+        neurotrain.app.strict.ConfigurationError: k19: its references stand for 10486772 characters, ...
     """
     sizes = _Sizes(values)
     for key in values:
