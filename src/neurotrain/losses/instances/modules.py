@@ -62,8 +62,8 @@ class DiscriminativeLoss(nn.Module):
 class MaskSetLoss(nn.Module):
     """Weighted sum of the parts of :func:`~neurotrain.losses.instances.mask_set_loss`.
 
-    In several processes its sums are divided by the mean number of objects of a process, so that the mean of their
-    gradients is that of all images together, the classes' own mean aside.
+    In several processes its sums over masks are divided by the mean number of objects of a process: their mean over
+    processes is then that of all images together. The classes' weighted mean stays each process's own.
 
     Args:
         label_weight: of the classes, at least 0.
@@ -100,16 +100,37 @@ class MaskSetLoss(nn.Module):
         self.points = points
 
     def forward(
-        self, class_logits: Tensor, mask_logits: Tensor, targets: Sequence[MaskTarget], valid: Tensor | None = None
+        self,
+        class_logits: Tensor,
+        mask_logits: Tensor,
+        targets: Sequence[MaskTarget],
+        valid: Tensor | None = None,
+        *,
+        everywhere: bool = True,
     ) -> Tensor:
-        """Compute the scalar; shapes and errors as at the function."""
-        parts = self.components(class_logits, mask_logits, targets, valid)
+        """Compute the scalar; shapes and errors as at the function.
+
+        Args:
+            class_logits: see the function.
+            mask_logits: see the function.
+            targets: see the function.
+            valid: see the function.
+            everywhere: whether objects of all processes are counted, each of which must then come here as often; in
+                evaluation, where processes have different numbers of batches, they need not.
+        """
+        parts = self.components(class_logits, mask_logits, targets, valid, everywhere=everywhere)
         return torch.stack([weight * parts[name] for name, weight in self.weights._asdict().items()]).sum()
 
     def components(
-        self, class_logits: Tensor, mask_logits: Tensor, targets: Sequence[MaskTarget], valid: Tensor | None = None
+        self,
+        class_logits: Tensor,
+        mask_logits: Tensor,
+        targets: Sequence[MaskTarget],
+        valid: Tensor | None = None,
+        *,
+        everywhere: bool = True,
     ) -> dict[str, Tensor]:
-        """The parts, not weighted."""
+        """The parts, not weighted; see :meth:`forward`."""
         return mask_set_loss(
             class_logits,
             mask_logits,
@@ -118,7 +139,7 @@ class MaskSetLoss(nn.Module):
             weights=self.weights,
             no_object=self.no_object,
             points=self.points,
-            objects=_objects(targets, class_logits.device),
+            objects=_objects(targets, class_logits.device) if everywhere else None,
         )
 
 
