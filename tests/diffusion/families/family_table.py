@@ -195,7 +195,7 @@ COLUMNS: dict[str, Column] = {
     "consistency, guided": Column(new=lambda: Consistency(**_INTERVALS, guidance=(2.0, 6.0)), roles=("teacher",)),
     # In the first iteration the critic of a pipeline is the teacher, and the student stands still: it needs another.
     "dmd2": Column(new=lambda: Dmd2(steps=2, update_ratio=1), roles=("teacher", "critic")),
-    "dmd2, head": Column(new=lambda: Dmd2(update_ratio=2), roles=("teacher", "critic", "discriminator")),
+    "dmd2, head": Column(new=lambda: Dmd2(update_ratio=1), roles=("teacher", "critic", "discriminator")),
     "adversarial": Column(new=Adversarial, roles=("teacher", "discriminator")),
     "mean_flow": Column(new=MeanFlow),
     "diffusion_forcing": Column(new=DiffusionForcing),
