@@ -53,3 +53,12 @@ def test_a_layer_without_a_map_is_refused() -> None:
         network.evidence_layer()
     with pytest.raises(ValueError, match="needs"):
         grad_cam(network, network.network.get_submodule("blocks.5"), torch.randn(1, 3, 160, 160), torch.tensor([0]))
+
+
+def test_maps_with_channels_last_are_not_taken_for_others() -> None:
+    import timm
+
+    network = Timm(name="test_resnet", num_classes=3)
+    network.network = timm.create_model("swin_tiny_patch4_window7_224", img_size=56, embed_dim=24, depths=(1, 1))
+    with pytest.raises(ValueError, match="SwinTransformer of timm has no map of features"):
+        network.evidence_layer()

@@ -110,6 +110,9 @@ class Timm(Classifier):
         network: Any = self.network
         if _plain_transformer(network):
             raise ValueError(f"{type(network).__name__} of timm has no map of features: its layers give sequences")
+        # timm's own mark of networks whose maps have their channels last, which would be taken for pixels.
+        if vars(network).get("output_fmt", "NCHW") != "NCHW":
+            raise ValueError(f"{type(network).__name__} of timm has no map of features (B, C, h, w): channels are last")
         try:
             return self.network.get_submodule(network.feature_info[-1]["module"])
         except (AttributeError, IndexError, TypeError) as error:
