@@ -95,7 +95,7 @@ def test_folders_that_are_not_what_they_say(tmp_path: Path) -> None:
     (shard,) = folder.glob("*.distcp")
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 4])
-    with pytest.raises(CheckpointError, match=r"its tensors claim 4000 bytes|a part of network\.weight is damaged"):
+    with pytest.raises(CheckpointError, match=r"its tensors claim 4000 bytes|is no checkpoint, or a damaged one"):
         consolidate_distributed(folder)
     shard.unlink()
     (folder / "padding").write_bytes(bytes(8000))

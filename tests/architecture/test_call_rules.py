@@ -13,10 +13,7 @@ NAMED: dict[tuple[str, str], str] = {
     ("neurotrain.data.engine.transport", "pickle.load"): OWN,
     ("neurotrain.data.stream_reader", "pickle.loads"): OWN,
     ("neurotrain.data.stream_loader", "pickle.loads"): OWN,
-    (
-        "neurotrain.app.jobs.strict_files",
-        "yaml.load",
-    ): "with a subclass of SafeLoader that refuses a key that stands twice",
+    ("neurotrain.documents", "yaml.load"): "with a safe loader, of which it looks at what it reads",
 }
 
 

@@ -234,7 +234,7 @@ def test_folders_of_shards(place: str, tmp_path: Path, canary: Canary) -> None:
         shard.write_bytes(poisoned + bytes(len(shard.read_bytes()) - len(poisoned)))
     else:
         (folder / ".metadata").write_bytes(poisoned)
-    with pytest.raises(CheckpointError, match=r"it would call posix\.system when loaded|a part of .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"it would call posix\.system|only tensors and plain values are read"):
         export_weights(folder, tmp_path / "out.safetensors")
 
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
 
 _PREFIX = "events.out.tfevents."
 _POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), bits reversed
@@ -46,28 +49,31 @@ def record(message: bytes) -> bytes:
 
 def file_version(wall_time: float) -> bytes:
     """The record that each file begins with."""
-    return _event(wall_time=wall_time, file_version="brain.Event:2")
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    return _record_of(Event(wall_time=wall_time, file_version="brain.Event:2"))
 
 
 def session_start(step: int, wall_time: float) -> bytes:
     """The record that takes back all values of earlier files from ``step`` on."""
-    from tensorboard.compat.proto.event_pb2 import SessionLog
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-    status = SessionLog.START
-    return _event(wall_time=wall_time, step=step, session_log=SessionLog(status=status))
+    return _record_of(Event(wall_time=wall_time, step=step, session_log=SessionLog(status=SessionLog.START)))
 
 
 def scalars(values: Mapping[str, float], step: int, wall_time: float) -> bytes:
     """The record of one step's values."""
+    from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     found = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-    return _event(wall_time=wall_time, step=step, summary=Summary(value=found))
+    return _record_of(Event(wall_time=wall_time, step=step, summary=Summary(value=found)))
 
 
 def parameters(values: Mapping[str, str | float | bool], wall_time: float) -> bytes:
     """The record by which TensorBoard's table of parameters knows a run; its metrics are those that it has logged."""
     from google.protobuf.struct_pb2 import Value
+    from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -85,7 +91,7 @@ def parameters(values: Mapping[str, str | float | bool], wall_time: float) -> by
     plugin = SummaryMetadata.PluginData(plugin_name=_HPARAMS, content=content)
     nothing = TensorProto(dtype=1, float_val=[0.0], tensor_shape=TensorShapeProto())
     value = Summary.Value(tag=_SESSION_START, metadata=SummaryMetadata(plugin_data=plugin), tensor=nothing)
-    return _event(wall_time=wall_time, summary=Summary(value=[value]))
+    return _record_of(Event(wall_time=wall_time, summary=Summary(value=[value])))
 
 
 def event_files(folder: Path) -> list[Path]:
@@ -105,10 +111,8 @@ def next_file(folder: Path) -> Path:
     return folder / f"{_PREFIX}{last + 1:05d}"
 
 
-def _event(**parts: Any) -> bytes:  # noqa: ANN401 - fields of a message
-    from tensorboard.compat.proto.event_pb2 import Event
-
-    return record(Event(**parts).SerializeToString())
+def _record_of(event: Event) -> bytes:
+    return record(event.SerializeToString())
 
 
 def _masked(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import warnings
@@ -70,26 +71,51 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         >>> read_checkpoint(path)
         {'scale': tensor([1., 1.])}
     """
-    import torch
-
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     is_zip = zipfile.is_zipfile(path)
     if is_zip:
         _refuse_packed(path)
-    try:
-        with warnings.catch_warnings():
-            # Of a pickle that torch did not write it asks to be told; here it is refused.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(path, _told(error)) from None
-    except _UNREADABLE as error:
-        raise CheckpointError(path, f"is no checkpoint, or a damaged one ({_line(error)})") from None
+    found = _load(path, path, mapped=mapped and is_zip)
     if not isinstance(found, dict):
         raise CheckpointError(path, f"holds a {type(found).__name__}, expected a dictionary")
     _refuse_inflated(found, path)
     return found
+
+
+def read_part(data: bytes, path: Path) -> Tensor:
+    """Read one tensor that ``torch.save`` wrote into a larger file.
+
+    Args:
+        data: the tensor's own bytes.
+        path: of the file, for messages.
+
+    Returns:
+        The tensor, on the CPU.
+
+    Raises:
+        CheckpointError: if it is damaged, or anything but a tensor.
+    """
+    from torch import Tensor
+
+    found = _load(io.BytesIO(data), path)
+    if not isinstance(found, Tensor):
+        raise CheckpointError(path, f"a part of it is a {type(found).__name__}, expected a tensor")
+    return found
+
+
+def _load(source: Path | io.BytesIO, path: Path, *, mapped: bool = False) -> Any:  # noqa: ANN401 - tensors and plain values
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            # Of a pickle that torch did not write it asks to be told; here it is refused.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(path, _told(error)) from None
+    except _UNREADABLE as error:
+        raise CheckpointError(path, f"is no checkpoint, or a damaged one ({_line(error)})") from None
 
 
 def read_state(path: Path) -> dict[str, Any]:

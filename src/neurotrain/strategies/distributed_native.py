@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,29 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
-from neurotrain.storage.tensors import CheckpointError
+from neurotrain.storage.tensors import CheckpointError, read_part
 
 METADATA = ".metadata"
 _MODELS = ("state_dict.", "model.")
 """What Lightning's strategies put before the names of a task: ModelParallelStrategy, FSDPStrategy."""
 
 _DCP = "torch.distributed.checkpoint"
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+        *(
+            torch.int64,
+            torch.int32,
+            torch.int16,
+            torch.int8,
+            torch.uint8,
+            torch.bool,
+            torch.complex64,
+            torch.complex128,
+        ),
+    )
+}
 _ALLOWED = {
     **dict.fromkeys(
         (
@@ -83,28 +97,13 @@ def _whole(folder: Path, told: Metadata, name: str, entry: TensorStorageMetadata
             raise CheckpointError(folder, f"a part of {name} lies in {place.relative_path!r}, or is packed")
         with (folder / place.relative_path).open("rb") as file:
             file.seek(place.offset)
-            part = _tensor(file.read(place.length), folder, name)
+            part = read_part(file.read(place.length), folder / place.relative_path)
         if part.shape != chunk.sizes:
             raise CheckpointError(
                 folder, f"a part of {name} has the shape {tuple(part.shape)}, not {tuple(chunk.sizes)}"
             )
         found[tuple(slice(start, start + size) for start, size in zip(chunk.offsets, chunk.sizes, strict=True))] = part
     return found
-
-
-def _tensor(data: bytes, folder: Path, name: str) -> Tensor:
-    try:
-        with warnings.catch_warnings():
-            # Of a pickle that torch did not write it asks to be told; here it is refused.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            part = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(
-            folder, f"a part of {name} is damaged, or no tensor: {' '.join(str(error).split())[:160]}"
-        ) from None
-    if not isinstance(part, Tensor):
-        raise CheckpointError(folder, f"a part of {name} is a {type(part).__name__}, no tensor")
-    return part
 
 
 def _description(path: Path) -> Metadata:
@@ -132,8 +131,8 @@ class _Described(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as pickle has it
         if _ALLOWED.get(name) == module:
             return super().find_class(module, name)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
         if module.startswith("pathlib") and name in ("PosixPath", "WindowsPath"):
             return _joined
         raise _Refused(f"refused: it would call {module}.{name} when loaded; only tensors and plain values are read")
