@@ -94,6 +94,8 @@ def test_mistakes_are_not_taken_for_lack_of_memory(monkeypatch: pytest.MonkeyPat
     assert fails(torch.OutOfMemoryError("CUDA out of memory.\nmore")) == "CUDA out of memory."
     assert isinstance(fails(ValueError("shape")), ValueError)
     assert batch_size.Attempt(1, fits=True).reason == ""
+    assert "signal 9" in str(batch_size._ended(-9))
+    assert isinstance(batch_size._ended(1), ValueError)
 
 
 def _raising(error: Exception) -> object:

@@ -101,7 +101,7 @@ def try_batch_size(
         answer = ours.recv() if ours.poll(seconds) else f"no answer within {seconds:g} s"
     except EOFError:
         process.join()
-        answer = f"the process ended with code {process.exitcode}; -9 is the kernel's word for no memory"
+        answer = _ended(process.exitcode or 0)
     finally:
         ours.close()
         process.kill()
@@ -115,6 +115,13 @@ def try_batch_size(
     if memory is not None and peak > memory:
         return Attempt(batch_size, fits=False, peak=peak, reason=f"{_gib(peak)} are more than {_gib(memory)}")
     return Attempt(batch_size, fits=True, peak=peak, seconds=per_step)
+
+
+def _ended(code: int) -> str | ValueError:
+    """What an end without an answer means: a signal is lack of memory in the kernel or in C, a code is a mistake."""
+    if code < 0:
+        return f"the process ended by signal {-code}; 9 is the kernel's word for no memory"
+    return ValueError(f"the process ended with code {code} before it trained: its own error is above")
 
 
 def _gib(size: int) -> str:
