@@ -58,12 +58,23 @@ def _trainer(**changes: Any) -> Trainer:  # noqa: ANN401
         ({"num_classes": 4}, "network.num_classes=3"),
         ({"class_names": ("a",)}, "names 1 classes"),
         ({"layer_decay": 0.0}, "layer_decay=0.0"),
+        ({"views": "both"}, "views='both'"),
         ({"network": nn.Linear(2, 3), "layer_decay": 0.5}, "does not tell its layers"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _task(**changes)
+
+
+def test_views_are_averaged_where_an_image_is_evaluated_and_nowhere_else() -> None:
+    plain, seen = _task().eval(), _task(views="mirror").eval()
+    batch = _batch(0)
+    mean = (plain(batch["image"]) + plain(batch["image"].flip(-1))) / 2
+    predicted = seen.predict_step(batch, 0)["probabilities"]
+    torch.testing.assert_close(predicted, mean.softmax(1))
+    assert not torch.allclose(predicted, plain.predict_step(batch, 0)["probabilities"])
+    assert torch.equal(seen(batch["image"]), plain(batch["image"]))
 
 
 def test_it_learns_and_every_stage_tells_the_same_of_one_image() -> None:

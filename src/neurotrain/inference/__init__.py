@@ -18,6 +18,7 @@ from neurotrain.inference.postprocess import (
     threshold,
 )
 from neurotrain.inference.tta import TestTimeAugmentation
+from neurotrain.inference.views import View, check_views, mean_over_views
 from neurotrain.inference.volumes import labels_over
 
 __all__ = [
@@ -28,13 +29,16 @@ __all__ = [
     "Predictor",
     "SlidingWindow",
     "TestTimeAugmentation",
+    "View",
     "attention_evidence",
     "attention_rollout",
+    "check_views",
     "closing",
     "fill_holes",
     "grad_cam",
     "labels_over",
     "largest_component",
+    "mean_over_views",
     "opening",
     "recorded_attention",
     "remove_small_components",

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from neurotrain.batch import ClassificationBatch
+from neurotrain.inference import View, check_views, mean_over_views
 from neurotrain.losses.classification import ClassificationLoss
 from neurotrain.metrics import ClassificationReport, SampleMean
 from neurotrain.networks.classification import Classifier
@@ -55,6 +56,7 @@ class ClassificationTask(LightningModule):
         top_k: see :class:`neurotrain.metrics.ClassificationReport`.
         channels_last: keep images and weights in channels-last memory format: the same numbers, up to rounding, and
             faster convolutions on CPUs and tensor cores.
+        views: of an image, over which its logits are averaged wherever it is evaluated or predicted.
 
     Raises:
         ValueError: if the arguments contradict each other.
@@ -77,9 +79,12 @@ class ClassificationTask(LightningModule):
         layer_decay: float | None = None,
         top_k: int | None = 5,
         channels_last: bool = False,
+        views: View = "one",
     ) -> None:
         super().__init__()
         _check(network, num_classes, class_names, layer_decay)
+        check_views(views)
+        self.views: View = views
         self.num_classes = num_classes
         self.mode = loss.mode
         self.class_names = tuple(map(str, range(num_classes))) if class_names is None else tuple(class_names)
@@ -182,9 +187,9 @@ class ClassificationTask(LightningModule):
         return self._prediction(self.logits(batch["image"]), batch["id"])
 
     def logits(self, image: Tensor) -> Tensor:
-        """Return float32 logits ``(B, K)``, whatever the precision of the training."""
+        """Return float32 logits ``(B, K)``, the mean over the views, whatever the precision of the training."""
         with torch.autocast(image.device.type, enabled=False):
-            return self(image.float())
+            return mean_over_views(self, image.float(), views=self.views)
 
     def _mixed_batch(self, batch: ClassificationBatch) -> tuple[Tensor, Tensor]:
         if self._mixing is None:
