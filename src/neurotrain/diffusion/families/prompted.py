@@ -128,8 +128,8 @@ class PromptedFamily(AdaptedFamily):
                         f"{setting} of role {name!r} has no effect beside initialize_from="
                         f"{roles[name].initialize_from!r}, which copies that role's network"
                     )
-        asking = [name for name in roles if self.is_denoiser(name) and GUIDANCE in self._needed(name)]
-        if self.guidance is not None and not asking:
+        asks = (GUIDANCE in self._needed(name) for name in roles if self.is_denoiser(name))
+        if self.guidance is not None and not any(asks):
             raise ValueError(f"guidance={self.guidance} has no effect: no role's network asks for a scale")
         return super().assemble(roles, leader=leader, approve=approve)
 
