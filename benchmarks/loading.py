@@ -51,7 +51,8 @@ from neurotrain.data.mixture import Explicit, MixturePlan, SourcePlan
 from neurotrain.data.sources import FolderSource
 from neurotrain.storage import LocalStorage
 
-WARM_UP = 10
+WARM_UP, BATCHES, PHOTOS = 10, 150, 5000
+QUICK_WARM_UP, QUICK_BATCHES, QUICK_PHOTOS = 5, 20, 1000  # all candidates once: about 20,000 photos
 ENTRIES = 1_000_000
 FAR = 10**7
 US = 1e6
@@ -123,10 +124,10 @@ def ours_from_folders(photos: Photos) -> Iterator[Any]:
         loader.close()
 
 
-def time_per_sample(make: Callable[[], Iterator[Any]], *, batches: int) -> float:
+def time_per_sample(make: Callable[[], Iterator[Any]], *, batches: int, warm_up: int) -> float:
     """Microseconds a sample in steady state: workers are started and warmed up before."""
     with closing(make()) as stream:  # pyright: ignore[reportArgumentType] - generators can be closed
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             batch = next(stream)
         started = time.perf_counter()
         for _ in range(batches):
@@ -170,10 +171,10 @@ class _Ids:
 
     def load_batch(self, request: BatchRequest) -> list[str]:
         """Ids of one batch."""
-        return self._ids[self._starts[request.source] + request.index].tolist()
+        return self._ids.take(self._starts.take(request.source) + request.index).tolist()
 
 
-def _mixing(batches: int) -> Iterator[Result]:
+def _mixing(batches: int, options: Options) -> Iterator[Result]:
     sizes = (2000, 2000, 1000)
 
     def per_batch(make: Callable[[], Iterator[Any]]) -> float:
@@ -194,7 +195,8 @@ def _mixing(batches: int) -> Iterator[Result]:
         while True:
             yield from loader
 
-    measured = {"ours": per_batch(mixed), "plain": per_batch(plain)}
+    candidates = {"ours": partial(per_batch, mixed), "plain": partial(per_batch, plain)}
+    measured = interleaved(candidates, rounds=7, options=options)
     yield Result(
         name="mixing alone, ids in memory",
         ours=measured["ours"],
@@ -279,12 +281,13 @@ def _telemetry(photos: Photos, per_sample: float) -> Result:
 
 def benchmark(options: Options) -> Iterator[Result]:
     """Yield every row."""
-    batches = 40 if options.quick else 150
-    yield from _mixing(2000)
+    batches = QUICK_BATCHES if options.quick else BATCHES
+    timed = partial(time_per_sample, batches=batches, warm_up=QUICK_WARM_UP if options.quick else WARM_UP)
+    yield from _mixing(2000, options)
     yield from _resuming()
     yield from _index()
     with TemporaryDirectory() as folder, _quietly():
-        photos = make_photos(Path(folder) / "photos", 1000 if options.quick else 5000)
+        photos = make_photos(Path(folder) / "photos", QUICK_PHOTOS if options.quick else PHOTOS)
         installed = {name: peer for name, peer in PEERS.items() if is_installed(peer[0])}
         if "LitData" in installed:
             prepare_litdata(photos)
@@ -292,13 +295,13 @@ def benchmark(options: Options) -> Iterator[Result]:
             prepare_huggingface(photos)
         repeats = max(1, batches * BATCH // len(photos.all))
         candidates: dict[str, Callable[[], float]] = {
-            "ours": lambda: time_per_sample(lambda: ours(photos), batches=batches),
-            "folders": lambda: time_per_sample(lambda: ours_from_folders(photos), batches=batches),
+            "ours": partial(timed, partial(ours, photos)),
+            "folders": partial(timed, partial(ours_from_folders, photos)),
             "limit": lambda: limit(photos, "simplejpeg", repeats),
             "limit, PIL": lambda: limit(photos, "PIL", repeats),
         }
         for name, (_, _, _, make) in installed.items():
-            candidates[name] = partial(time_per_sample, partial(make, photos), batches=batches)
+            candidates[name] = partial(timed, partial(make, photos))
         measured = interleaved(candidates, rounds=2 if options.quick else 5, options=options)
         yield from _compared(measured, installed)
         yield _telemetry(photos, measured["ours"])

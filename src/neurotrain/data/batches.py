@@ -11,7 +11,8 @@ from torch.utils.data import Sampler
 from neurotrain.data.engine import BatchRequest
 from neurotrain.data.plan import LearningPlan, Plan, SampleKey
 
-_FIRST, _BLOCK = 1024, 65536  # positions asked of a plan at once: its cost is mostly per call, the first is waited for
+_FIRST = 1024  # positions asked of a plan at once in the beginning, when they are waited for
+_BLOCK = 16384  # later: fewer cost more for each call, more no longer lie in the processor's nearer caches
 
 
 class PlannedBatches(Sampler[list[SampleKey]]):
@@ -121,24 +122,23 @@ class PlannedBatches(Sampler[list[SampleKey]]):
     def _requests(self, epoch: int, start: int) -> Iterator[BatchRequest]:
         size, count, length = self.global_batch, self.batches(epoch), self.plan.length(epoch)
         learning = isinstance(self.plan, LearningPlan) and bool(self.plan.exempt)
-        end, positions = start, size if learning else _FIRST
+        end, positions, stride = start, size if learning else _FIRST, self.world_size
         while end < count:
             begin, end = end, min(end + max(1, positions // size), count)
             # What is drawn by losses is drawn as late as it can be: by the newest.
             positions = size if learning else min(4 * positions, _BLOCK)
             source, index = self.plan.block(epoch=epoch, first=begin * size, last=min(end * size, length))
-            shares = _shares(source, size)
-            for batch in range(begin, end):
-                own = slice((batch - begin) * size + self.rank, (batch - begin + 1) * size, self.world_size)
-                yield BatchRequest(
-                    epoch,
-                    batch,
-                    batch * size + self.rank,
-                    self.world_size,
-                    index[own],
-                    source[own],
-                    shares[batch - begin],
-                )
+            places = range(begin * size + self.rank, end * size, size)
+            shares, rows = _shares(source, size), zip(places, self._own(index), self._own(source), strict=True)
+            for row, (place, indices, sources) in enumerate(rows):
+                yield BatchRequest(epoch, begin + row, place, stride, indices, sources, shares, row)
+
+    def _own(self, values: np.ndarray) -> Iterator[np.ndarray]:
+        """What this rank has of each global batch in a stretch of them, of which the last one may be partial."""
+        size, whole = self.global_batch, len(values) - len(values) % self.global_batch
+        yield from values[:whole].reshape(-1, size)[:, self.rank :: self.world_size]
+        if whole < len(values):
+            yield values[whole + self.rank :: self.world_size]
 
 
 def _shares(source: np.ndarray, size: int) -> np.ndarray:

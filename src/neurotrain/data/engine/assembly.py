@@ -26,6 +26,7 @@ from neurotrain.data.engine.protocols import (
 from neurotrain.data.engine.quarantine import BadSampleHandler, Quarantine, Report, mixed
 from neurotrain.data.engine.transport import memory_order
 
+_NOTHING = Report()  # of a batch to which nothing happened; nobody writes to it but the worker that made the batch
 _GLOBALS = 2  # a further word keeps these seeds apart from the samples' own
 _NUMERIC = "biufc"  # kinds of numpy's types that a tensor can have
 
@@ -93,7 +94,7 @@ class BatchMaker:
                 raise ValueError(f"{name} has no effect on {type(source).__name__}, which makes whole batches")
         if ragged and (whole or collate is not None):
             raise ValueError(f"ragged={tuple(ragged)} has no effect: the batch is made elsewhere")
-        self._batches = source if isinstance(source, BatchSource) else None
+        self._whole = source.load_batch if isinstance(source, BatchSource) else None
         self._source: Any = source
         self._direct = isinstance(source, DirectSource) and collate is None
         self._counting = source if isinstance(source, CountingSource) else None
@@ -121,9 +122,11 @@ class BatchMaker:
         Returns:
             The batch, and what happened on the way.
         """
+        if self._whole is not None and self._counting is None:
+            return self._whole(request), _NOTHING
         report = Report()
-        if self._batches is not None:
-            batch = self._batches.load_batch(request)
+        if self._whole is not None:
+            batch = self._whole(request)
         elif self._collate is not None:
             listed = _ListedRows(len(request))
             self._fill(listed, request, mark, report)

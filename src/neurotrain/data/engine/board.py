@@ -36,7 +36,7 @@ class Board:
         """The order of a slot: its serial number and what to make."""
         serial, epoch, batch, first, stride, rows = self._orders[slot].tolist()
         index, source = self._index[slot, :rows], self._source[slot, :rows]
-        return serial, BatchRequest(epoch, batch, first, stride, index, source, _NONE)
+        return serial, BatchRequest(epoch, batch, first, stride, index, source, _NONE, 0)
 
     @property
     def oldest(self) -> int:

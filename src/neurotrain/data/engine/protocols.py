@@ -100,7 +100,8 @@ class BatchRequest:
         stride: from each sample's position to the next one's.
         index: int64 ``(B,)``: which entry of its source.
         source: int32 ``(B,)``: which source.
-        shares: int64 ``(sources,)``: samples of each source in the global batch.
+        shares: int64 ``(batches, sources)``: samples of each source in some consecutive global batches.
+        row: which of those this one is.
     """
 
     epoch: int
@@ -110,6 +111,7 @@ class BatchRequest:
     index: NDArray[np.int64]
     source: NDArray[np.int32]
     shares: NDArray[np.int64]
+    row: int
 
     def __len__(self) -> int:
         """Samples."""

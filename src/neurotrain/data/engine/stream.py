@@ -56,12 +56,12 @@ class LocalStream:
     def __init__(self, *, maker: BatchMaker, requests: Iterator[BatchRequest]) -> None:
         self._maker = maker
         self._requests = requests
+        self._mark = [0, 0]
 
     def next(self) -> Delivery:
         """Make the next batch."""
         request = next(self._requests)
-        started = time.perf_counter()
-        mark = [0, 0]
+        started, mark = time.perf_counter(), self._mark
         try:
             batch, report = self._maker.make(request, _FRESH, mark)
         except Exception as error:

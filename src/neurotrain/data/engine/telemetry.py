@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from neurotrain.data.engine.protocols import BatchRequest
 from neurotrain.data.engine.quarantine import BadSample, Report
 
+_NO_SHARES = np.zeros((0, 1), np.int64)
+
 
 @dataclass(slots=True, kw_only=True)
 class Statistics:
@@ -40,14 +42,6 @@ class Statistics:
         """Positions of the plan that were dealt with."""
         return self.read + self.replaced + self.skipped
 
-    def count(self, samples: int, report: Report) -> None:
-        """One batch more."""
-        bad = len(report.replaced)
-        self.read += samples - bad
-        self.replaced += bad
-        self.retried += report.retried
-        self.batches += 1
-
     def as_dict(self) -> dict[str, int]:
         """Plain values, ``planned`` included."""
         names = ("read", "replaced", "skipped", "retried", "batches", "planned")
@@ -61,10 +55,12 @@ class Statistics:
 
 
 class Records:
-    """Everything that one loader counts."""
+    """Everything that one loader counts. A batch is noted when it is handed out, and summed up when somebody asks."""
 
     def __init__(self) -> None:
-        self.statistics = Statistics()
+        self._statistics = Statistics()
+        self._noted = _NO_SHARES  # of the stretch of batches that is summed up next, from its row and up to another
+        self._from, self._until, self._samples = 0, 0, 0
         self.bad: list[BadSample] = []
         self.bad_in_epoch = 0
         self._epoch = 0
@@ -75,9 +71,27 @@ class Records:
         self._since = time.perf_counter()
 
     @property
+    def statistics(self) -> Statistics:
+        """Totals, with all batches so far."""
+        self._sum_up()
+        return self._statistics
+
+    @statistics.setter
+    def statistics(self, statistics: Statistics) -> None:
+        self._sum_up()
+        self._statistics = statistics
+
+    @property
+    def drawn(self) -> list[int]:
+        """Samples of each source that were handed out to all ranks in this epoch."""
+        self._sum_up()
+        return self._shares.tolist()
+
+    @property
     def shares(self) -> list[float]:
         """Share of each source in what was handed out to all ranks in this epoch."""
-        return (self._shares / max(int(self._shares.sum()), 1)).tolist()
+        drawn = self.drawn
+        return [samples / max(sum(drawn), 1) for samples in drawn]
 
     @property
     def counters(self) -> dict[str, int]:
@@ -86,6 +100,7 @@ class Records:
 
     def begin(self, epoch: int, start: int) -> None:
         """A pass begins."""
+        self._sum_up()
         if epoch != self._epoch or not start:
             self._epoch, self.bad_in_epoch = epoch, 0
             self._shares = np.zeros(1, np.int64)
@@ -102,22 +117,26 @@ class Records:
 
     def count(self, request: BatchRequest, report: Report, *, waited: float, queued: int) -> None:
         """One batch more."""
-        self.statistics.count(len(request), report)
-        self._batches += 1
+        if request.shares is not self._noted or request.row != self._until:
+            self._sum_up()
+            self._noted, self._from = request.shares, request.row
+        self._until = request.row + 1
+        self._samples += len(request.index)
         self._waited += waited
         self._queued += queued
-        if len(self._shares) == len(request.shares):
-            self._shares += request.shares
-        else:
-            self._shares = added(self._shares, request.shares)
         if report.counters:
             self._counters[report.worker] = report.counters
-        if report.replaced:
+        if report.retried or report.replaced:
+            bad, totals = len(report.replaced), self._statistics
+            totals.retried += report.retried
+            totals.replaced += bad
+            totals.read -= bad  # they are among the samples of their batch
             self.bad += report.replaced
-            self.bad_in_epoch += len(report.replaced)
+            self.bad_in_epoch += bad
 
     def told(self) -> dict[str, Any]:
         """What happened since the last call, of plain values."""
+        self._sum_up()
         now = time.perf_counter()
         passed, self._since = now - self._since, now
         batches, waited, queued = self._batches, self._waited, self._queued
@@ -127,21 +146,33 @@ class Records:
             "wait_seconds": waited,
             "wait_share": waited / passed if passed else 0.0,
             "queue_depth": queued / max(batches, 1),
-            "retried": self.statistics.retried,
-            "replaced": self.statistics.replaced,
+            "retried": self._statistics.retried,
+            "replaced": self._statistics.replaced,
             "counters": self.counters,
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Of plain values."""
+        self._sum_up()
         places = {"epoch": self._epoch, "bad_in_epoch": self.bad_in_epoch, "shares": self._shares.tolist()}
-        return {**self.statistics.as_dict(), **places}
+        return {**self._statistics.as_dict(), **places}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Count on."""
         self.statistics = Statistics.of(state)
         self._epoch, self.bad_in_epoch = int(state["epoch"]), int(state["bad_in_epoch"])
         self._shares = np.array(state["shares"], np.int64)
+
+    def _sum_up(self) -> None:
+        """Add the batches that were noted to all totals."""
+        batches, samples = self._until - self._from, self._samples
+        if not batches:
+            return
+        self._batches += batches
+        self._statistics.batches += batches
+        self._statistics.read += samples
+        self._shares = added(self._shares, self._noted[self._from : self._until].sum(axis=0))
+        self._from, self._samples = self._until, 0
 
 
 def added(total: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[np.int64]:
