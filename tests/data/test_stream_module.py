@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import multiprocessing
 import os
@@ -19,7 +20,9 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from toy_stream import TOTAL, Numbers, stream, write_shards
 
+from neurotrain.callbacks import DataReport
 from neurotrain.data import MixtureDataModule, StreamDataModule
+from neurotrain.data.engine import Quarantine
 from neurotrain.data.sources import WebDatasetSource
 from neurotrain.storage import LocalStorage
 
@@ -131,6 +134,31 @@ def test_says_that_it_is_streamed(folder: Path, caplog: pytest.LogCaptureFixture
         data.train_dataloader()
     assert r"toy is streamed: its order depends on the number of ranks (1) and workers (2)" in caplog.text
     assert data.summary()["streamed"] is True
+
+
+def test_the_report_has_a_row_for_a_stream_and_says_that_it_is_exempt(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="neurotrain"):
+        fit(module(folder, num_workers=2, quarantine=Quarantine(max_bad_share=1.0)), tmp_path, DataReport())
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("data_report")]
+    assert lines[:2] == [
+        "data: 1 stream (toy)",
+        "  toy: streamed, exempt from one order for any number of ranks and workers",
+    ]
+    report = json.loads((tmp_path / "data_report.json").read_text())
+    (row,) = report["sources"].values()
+    assert row == {
+        "entries": None,
+        "order": "streamed",
+        "samples": TOTAL,
+        "share": 1.0,
+        "target": None,
+        "replaced": 0,
+        "skipped": 0,
+    }
+    assert (report["loader"]["read"], report["workers"]) == (2 * TOTAL, 2)
+    assert "workers" in report["stages"]
 
 
 def test_a_rank_without_data_is_an_error_at_set_up(folder: Path) -> None:

@@ -23,9 +23,10 @@ class DataReport(Callback):
     """Tells the stages of the data on rank 0: index, caches, workers, first batch, epochs.
 
     Printed once the first batch is there, and written to ``data_report.json`` of the run directory then and after each
-    epoch: seconds, memory of this process at the end of each stage and at its peak, samples of each source, counts of
-    the loader, and what the sources count, such as hits of caches (workers' included). It reads two files of the system
-    a stage, and nothing at all in a step.
+    epoch: seconds, memory of this process at the end of each stage and at its peak; of each source what it has (nobody
+    knows that of a stream), what was handed out in this epoch and its share beside the target, what was replaced and
+    skipped, and whether it keeps the promised order; counts of the loader, and what the sources count, such as hits of
+    caches (workers' included). It reads two files of the system a stage, and nothing at all in a step.
     """
 
     def __init__(self) -> None:
@@ -74,12 +75,16 @@ class DataReport(Callback):
         loaders, data = training_loaders(trainer), _data(trainer)
         counters: dict[str, int] = {}
         statistics: dict[str, int] = {}
+        sources: dict[str, dict[str, Any]] = {}
         for loader in loaders:
             counters |= loader.counters()
             statistics |= loader.statistics()
+            sources |= loader.sources_told()
+        entries = {} if data is None else {part.name: len(part) for part in data.training().parts}
         report = {
             "stages": self._stages.as_dict(),
-            "samples": {} if data is None else {part.name: len(part) for part in data.training().parts},
+            "samples": entries,
+            "sources": {name: {"entries": entries.get(name), **row} for name, row in sources.items()},
             "loader": statistics,
             "workers": sum(loader.num_workers for loader in loaders),
             "counters": counters,

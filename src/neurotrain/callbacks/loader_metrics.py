@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from neurotrain.data import PlannedLoader
+from neurotrain.data import CountedLoader
 
 
 class LoaderMetric(ABC):
@@ -17,7 +17,7 @@ class LoaderMetric(ABC):
     """
 
     @abstractmethod
-    def values(self, told: Mapping[str, Any], *, loader: PlannedLoader) -> Mapping[str, float]:
+    def values(self, told: Mapping[str, Any], *, loader: CountedLoader) -> Mapping[str, float]:
         """Values by name; they are logged as ``data/<name of the metric>/<name>``.
 
         Args:
@@ -30,6 +30,7 @@ class LoaderThroughput(LoaderMetric):
     """Samples and batches a second that this rank was given since the last time.
 
     Example:
+        >>> from neurotrain.data import PlannedLoader
         >>> from neurotrain.data.plan import EpochPlan
         >>> class Squares:
         ...     def load(self, key):
@@ -45,7 +46,7 @@ class LoaderThroughput(LoaderMetric):
         self._since = time.perf_counter()
         self._read = 0
 
-    def values(self, told: Mapping[str, Any], *, loader: PlannedLoader) -> Mapping[str, float]:
+    def values(self, told: Mapping[str, Any], *, loader: CountedLoader) -> Mapping[str, float]:
         """Both rates."""
         counts = loader.statistics()
         handed_out = counts["read"] + counts["replaced"]

@@ -33,7 +33,9 @@ class LossPriorities(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find them, say so, and ask the task for losses."""
-        self._loaders = [loader for loader in training_loaders(trainer) if loader.exempt]
+        self._loaders = [
+            loader for loader in training_loaders(trainer) if isinstance(loader, PlannedLoader) and loader.exempt
+        ]
         names = [name for loader in self._loaders for name in loader.exempt]
         if not names:
             return

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from neurotrain.callbacks.loader_metrics import LoaderMetric
-from neurotrain.data import PlannedLoader
+from neurotrain.data import CountedLoader
 
 
 class LoaderTelemetry(Callback):
@@ -56,10 +56,10 @@ class LoaderTelemetry(Callback):
                 logger.log_metrics({**values, "epoch": float(trainer.current_epoch)}, step=step)
 
 
-def training_loaders(trainer: Trainer) -> list[PlannedLoader]:
-    """The planned loaders that a trainer trains from."""
+def training_loaders(trainer: Trainer) -> list[CountedLoader]:
+    """The loaders of ours that a trainer trains from: planned and streamed ones."""
     combined = trainer.fit_loop._combined_loader  # pyright: ignore[reportPrivateUsage] - there is no public flat list
-    return [] if combined is None else [loader for loader in combined.flattened if isinstance(loader, PlannedLoader)]
+    return [] if combined is None else [loader for loader in combined.flattened if isinstance(loader, CountedLoader)]
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

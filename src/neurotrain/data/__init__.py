@@ -2,6 +2,7 @@
 
 from neurotrain.data.cached_module import CachedDataModule
 from neurotrain.data.clips import MovingShapesDataModule
+from neurotrain.data.counted import CountedLoader
 from neurotrain.data.detection_module import DetectionDataModule
 from neurotrain.data.loader import PlannedBatches, PlannedLoader
 from neurotrain.data.members import BalancedBy, ByLoss, InRandomOrder, InTableOrder, Membership, Order, WeightedBy
@@ -28,6 +29,7 @@ __all__ = [
     "BalancedBy",
     "ByLoss",
     "CachedDataModule",
+    "CountedLoader",
     "CsvDataModule",
     "DatasetPart",
     "DetectionDataModule",

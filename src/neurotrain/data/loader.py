@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +21,11 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from neurotrain.data.batches import PlannedBatches
+from neurotrain.data.counted import CountedLoader
 from neurotrain.data.engine import (
-    BadSample,
     BatchMaker,
     BatchSource,
     Delivery,
-    Ledger,
     LoaderError,
     LocalStream,
     PooledStream,
@@ -34,9 +33,7 @@ from neurotrain.data.engine import (
     Records,
     SampleSource,
     StartMethod,
-    Statistics,
     Stream,
-    TooManyBadSamplesError,
     WorkerPool,
     resident_bytes,
 )
@@ -46,7 +43,7 @@ from neurotrain.data.plan import EpochPlan, LearningPlan, Plan, SampleKey
 __all__ = ["PlannedBatches", "PlannedLoader", "StartMethod"]
 
 
-class PlannedLoader(Iterable[Any]):
+class PlannedLoader(CountedLoader):
     """Batches of a plan, exactly resumable within an epoch.
 
     State is ``(epoch, batches consumed)``: a batch counts when the training loop receives it, not when a worker has
@@ -103,8 +100,6 @@ class PlannedLoader(Iterable[Any]):
         ([{'square': [4, 9]}], 2)
     """
 
-    worker_seconds = 0.0
-    """Seconds that starting workers has taken so far."""
     _learns: Literal["not yet", "waits", "does"] = "not yet"
 
     def __init__(
@@ -131,14 +126,13 @@ class PlannedLoader(Iterable[Any]):
         targets: Callable[[int, int], Sequence[float]] | None = None,
     ) -> None:
         _check(num_workers=num_workers, prefetch=prefetch, persistent_workers=persistent_workers, timeout=timeout)
-        if ledger is not None and quarantine is None:
-            raise ValueError(f"ledger={ledger} has no effect without quarantine: the first bad sample ends the pass")
+        batches = PlannedBatches(
+            plan=plan, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
+        )
+        super().__init__(batches=batches, num_workers=num_workers, quarantine=quarantine, ledger=ledger)
         self.plan = plan
         self.sources = tuple(sources)
         self._targets, self._dataset = targets, dataset
-        self._batches = PlannedBatches(
-            plan=plan, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
-        )
         self._maker = BatchMaker(
             source=dataset,
             make_key=SampleKey,
@@ -148,36 +142,17 @@ class PlannedLoader(Iterable[Any]):
             seed=_seed_of(plan),
             seed_globals=seed_globals,
         )
-        self._workers, self._prefetch, self._persistent = num_workers, prefetch, persistent_workers
+        self._prefetch, self._persistent = prefetch, persistent_workers
         self._start_method: StartMethod = start_method
-        self._timeout, self._pin_memory, self._quarantine = timeout, pin_memory, quarantine
-        self._ledger = None if ledger is None else Ledger(folder=ledger, rank=rank, world_size=world_size)
-        self._ledger_is_cut = False
-        self._position, self._last = (0, 0), 0  # the last one: batches of the epoch that runs
+        self._timeout, self._pin_memory = timeout, pin_memory
+        self._last = 0  # batches of the epoch that runs
         self._kept: WorkerPool | None = None
         self._running: weakref.ref[WorkerPool] | None = None
-        self._records = Records()
-
-    @property
-    def batch_sampler(self) -> PlannedBatches:
-        """Where Lightning tells the epoch."""
-        return self._batches
 
     @property
     def global_batch(self) -> int:
         """Samples that all ranks take together in one step."""
         return self._batches.global_batch
-
-    @property
-    def num_workers(self) -> int:
-        """Processes that prepare batches."""
-        return self._workers
-
-    @property
-    def consumed(self) -> int:
-        """Batches of the present epoch that were handed out, those before a resume included."""
-        epoch, consumed = self._position
-        return consumed if epoch == self._batches.epoch else 0
 
     @property
     def exempt(self) -> tuple[str, ...]:
@@ -203,14 +178,6 @@ class PlannedLoader(Iterable[Any]):
             rows = [row for row, source in enumerate(sources) if source == name]
             entries = self._dataset.entries(self.sources.index(name), [ids[row] for row in rows])
             self.plan.learn(name, entries, np.array([losses[row] for row in rows], np.float64))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass; Lightning does so by itself."""
-        self._batches.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        """Batches of the whole epoch on this rank, wherever the next pass begins."""
-        return len(self._batches)
 
     def __iter__(self) -> Iterator[Any]:
         """One pass over the rest of the epoch; nothing is read before its first batch is asked for."""
@@ -251,32 +218,14 @@ class PlannedLoader(Iterable[Any]):
         if self._batches.rank == 0:
             self._records.load_state_dict(state_dict["records"])
 
-    def statistics(self) -> dict[str, int]:
-        """Counts of this rank since the start of training: ``planned = read + replaced + skipped``.
-
-        They are part of the state. On ranks other than the first, counting begins anew with a resumed run.
-
-        Returns:
-            ``read, replaced, skipped, retried, batches, planned``.
-        """
-        return self._records.statistics.as_dict()
-
-    def counters(self) -> dict[str, int]:
-        """What the source counted, such as hits of a cache, workers' counts included."""
-        return self._records.counters
-
-    def count_on(self, statistics: Mapping[str, int]) -> None:
-        """Begin with what an earlier loader of the same training has counted; the first rank does, as in resuming.
-
-        Args:
-            statistics: of :meth:`statistics`.
-        """
-        if self._batches.rank == 0:
-            self._records.statistics = Statistics.of(statistics)
-
-    def bad_samples(self) -> tuple[BadSample, ...]:
-        """What this process found to be bad, in the order of the plan."""
-        return tuple(self._records.bad)
+    def sources_told(self) -> dict[str, dict[str, Any]]:
+        """What became of each source in this epoch: see :meth:`CountedLoader.sources_told`."""
+        names, targets = self._names(), self._due()
+        orders = ["by losses" if name in self.exempt else "exact" for name in names]
+        return {
+            name: self._told_of(name, number, order=orders[number], target=None if targets is None else targets[number])
+            for number, name in enumerate(names)
+        }
 
     def telemetry(self) -> dict[str, Any]:
         """What happened since the last call, of plain values; reading it costs microseconds.
@@ -292,13 +241,10 @@ class PlannedLoader(Iterable[Any]):
         told = self._records.told()
         told["rss_bytes"] = resident_bytes([os.getpid(), *workers])
         told["copies"] = 0 if pool is None else pool.ring.copies
-        shares = self._records.shares
-        names = self.sources or tuple(map(str, range(len(shares))))
+        shares, names, targets = self._records.shares, self._names(), self._due()
         told["share"] = dict(zip(names, shares + [0.0] * (len(names) - len(shares)), strict=True))
-        if self._targets is not None:
-            epoch, consumed = self._position
-            targets = self._targets(epoch, max(consumed, 1) * self.global_batch)
-            told["target"] = {name: float(target) for name, target in zip(names, targets, strict=True)}
+        if targets is not None:
+            told["target"] = dict(zip(names, targets, strict=True))
         return told
 
     def close(self) -> None:
@@ -308,14 +254,15 @@ class PlannedLoader(Iterable[Any]):
             pool.close()
         self._kept = None
 
-    @property
-    def _iterator(self) -> None:
-        """Lightning's way of saying that it is done with a loader is to set this to None."""
-        return None
+    def _names(self) -> tuple[str, ...]:
+        return self.sources or tuple(map(str, range(len(self._records.drawn))))
 
-    @_iterator.setter
-    def _iterator(self, _: None) -> None:
-        self.close()
+    def _due(self) -> list[float] | None:
+        """Share that each source should have of what was handed out."""
+        if self._targets is None:
+            return None
+        epoch, consumed = self._position
+        return [float(target) for target in self._targets(epoch, max(consumed, 1) * self.global_batch)]
 
     def _identity(self) -> dict[str, Any]:
         batches, plan = self._batches, self.plan
@@ -367,22 +314,12 @@ class PlannedLoader(Iterable[Any]):
         epoch, consumed = self._position
         self._position = (epoch, consumed + 1)
         pool = None if self._running is None else self._running()
-        queued = pool.queued if pool is not None else 0
+        queued = 0 if pool is None else pool.queued
         self._records.count(delivery.request, delivery.report, waited=delivery.waited, queued=queued)
         if consumed + 1 == self._last:
             self._records.statistics.skipped += self._batches.left_out(epoch)
         if delivery.report.replaced:
-            self._write_down(delivery.report.replaced, epoch)
-
-    def _write_down(self, bad: list[BadSample], epoch: int) -> None:
-        assert self._quarantine is not None
-        if self._ledger is not None:
-            self._ledger.append(bad)
-        samples, allowed = self._batches.samples(epoch), self._quarantine.max_bad_share
-        if self._records.bad_in_epoch > allowed * samples:
-            raise TooManyBadSamplesError(
-                self._records.bad, found=self._records.bad_in_epoch, samples=samples, allowed=allowed
-            )
+            self._write_down(delivery.report.replaced, self._batches.samples(epoch))
 
 
 class _Pass(Iterator[Any]):

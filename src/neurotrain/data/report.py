@@ -148,16 +148,29 @@ def told(report: Mapping[str, Any]) -> list[str]:
     """The lines of a report, for people.
 
     Args:
-        report: ``stages``, ``samples`` of each source, ``counters``.
+        report: ``stages``, ``samples`` of each source whose size is known, ``counters``; ``sources``, of which those
+            are told that keep no promise about their order.
 
     Example:
         >>> stage = {"seconds": 1.5, "rss_bytes": 2**30, "peak_bytes": 2**31, "times": 1}
         >>> told({"stages": {"index": stage}, "samples": {"drive": 20}, "counters": {"drive/latents_hits": 20}})
         ['data: 20 samples (drive 20)', '  index: 1.50 s, memory 1024 MiB, peak 2048 MiB', '  drive/latents_hits: 20']
+        >>> told({"stages": {}, "samples": {}, "counters": {}, "sources": {"web": {"order": "streamed"}}})
+        ['data: 1 stream (web)', '  web: streamed, exempt from one order for any number of ranks and workers']
     """
     samples: Mapping[str, int] = report["samples"]
+    orders = {name: row["order"] for name, row in report.get("sources", {}).items()}
+    streams = [name for name, order in orders.items() if order == "streamed"]
     sources = ", ".join(f"{name} {count}" for name, count in samples.items())
-    lines = [f"data: {sum(samples.values())} samples ({sources})"]
+    parts = [f"{sum(samples.values())} samples ({sources})"] if samples or not streams else []
+    if streams:
+        parts.append(f"{len(streams)} stream{'s' if len(streams) > 1 else ''} ({', '.join(streams)})")
+    lines = [f"data: {', '.join(parts)}"]
+    lines += [
+        f"  {name}: {order}, exempt from one order for any number of ranks and workers"
+        for name, order in orders.items()
+        if order != "exact"
+    ]
     for name, stage in report["stages"].items():
         now, peak = stage["rss_bytes"] / 2**20, stage["peak_bytes"] / 2**20
         lines.append(f"  {name}: {stage['seconds']:.2f} s, memory {now:.0f} MiB, peak {peak:.0f} MiB")

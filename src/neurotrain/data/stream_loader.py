@@ -10,7 +10,8 @@ import copy
 import logging
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,17 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from neurotrain.data.batches import PlannedBatches
+from neurotrain.data.counted import CountedLoader
 from neurotrain.data.engine import (
     BadSample,
     BatchMaker,
     Delivery,
-    Ledger,
     LoaderError,
     LocalStream,
     Quarantine,
     Records,
     StartMethod,
-    Statistics,
     Stream,
-    TooManyBadSamplesError,
     WorkerPool,
     resident_bytes,
 )
@@ -45,7 +44,7 @@ from neurotrain.data.stream_reader import Preparation, StreamedBatch, StreamRead
 log = logging.getLogger(__name__)
 
 
-class StreamLoader(Iterable[Any]):
+class StreamLoader(CountedLoader):
     """Batches of a streamed source, exactly resumable within an epoch.
 
     With ``W`` readers on each of ``world_size`` ranks (one for each worker, or one without workers), batch ``b`` of
@@ -102,12 +101,11 @@ class StreamLoader(Iterable[Any]):
         check_at_least(1, prefetch=prefetch)
         if timeout <= 0:
             raise ValueError(f"timeout={timeout}: must be above 0")
-        if ledger is not None and quarantine is None:
-            raise ValueError(f"ledger={ledger} has no effect without quarantine: the first bad sample ends the pass")
-        self._batches = PlannedBatches(
+        batches = PlannedBatches(
             plan=SequentialPlan(lengths=(samples_per_epoch,)), batch_size=batch_size, rank=rank, world_size=world_size
         )
-        self._workers, self._prefetch = num_workers, prefetch
+        super().__init__(batches=batches, num_workers=num_workers, quarantine=quarantine, ledger=ledger)
+        self._prefetch = prefetch
         self._start_method: StartMethod = start_method
         self._per_rank = max(1, num_workers)
         self._own = range(rank * self._per_rank, (rank + 1) * self._per_rank)
@@ -115,39 +113,11 @@ class StreamLoader(Iterable[Any]):
         # A stream keeps in itself where it is: that of the caller stays at its beginning, for other loaders.
         self._source, self._prepare = copy.deepcopy(source), prepare
         self._timeout, self._pin_memory = timeout, pin_memory
-        self._quarantine, self._one_order = quarantine, one_order
-        self._ledger = None if ledger is None else Ledger(folder=ledger, rank=rank, world_size=world_size)
-        self._ledger_is_cut = False
-        self._position = (0, 0)
+        self._one_order = one_order
         self._states: dict[int, bytes | None] = {}  # of the readers of this rank, behind their last consumed batch
         self._pools: list[WorkerPool] = []
         self._running: Stream | None = None
         self._rounds: dict[int, int] = {}
-        self._records = Records()
-
-    @property
-    def batch_sampler(self) -> PlannedBatches:
-        """Where Lightning tells the epoch."""
-        return self._batches
-
-    @property
-    def num_workers(self) -> int:
-        """Processes that prepare batches."""
-        return self._workers
-
-    @property
-    def consumed(self) -> int:
-        """Batches of the present epoch that were handed out, those before a resume included."""
-        epoch, consumed = self._position
-        return consumed if epoch == self._batches.epoch else 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass; Lightning does so by itself."""
-        self._batches.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        """Batches of the whole epoch, on every rank."""
-        return len(self._batches)
 
     def __iter__(self) -> Iterator[Any]:
         """One pass over the rest of the epoch; nothing is read before its first batch is asked for."""
@@ -197,23 +167,14 @@ class StreamLoader(Iterable[Any]):
         if own is not None:
             self._records.load_state_dict(own)
 
-    def statistics(self) -> dict[str, int]:
-        """Counts of this rank since the start of training, those before a resume included.
+    def counters(self) -> dict[str, int]:
+        """What readers count, and ``<source>/rounds``: times that a share of this rank began again in this epoch."""
+        return {**super().counters(), f"{self._source.name}/rounds": sum(self._rounds.values())}
 
-        Returns:
-            ``read`` samples were handed out, ``skipped`` were bad, ``planned`` is both: all that was drawn;
-            ``replaced`` is 0, for the next sample of a stream stands for itself; ``retried, batches``.
-        """
-        return self._records.statistics.as_dict()
-
-    def count_on(self, statistics: Mapping[str, int]) -> None:
-        """Add to what the first rank had counted; a state that is loaded afterwards knows better."""
-        if self._batches.rank == 0:
-            self._records.statistics = Statistics.of(statistics)
-
-    def bad_samples(self) -> tuple[BadSample, ...]:
-        """What this process found to be bad."""
-        return tuple(self._records.bad)
+    def sources_told(self) -> dict[str, dict[str, Any]]:
+        """The one source; its samples are counted as :meth:`CountedLoader.sources_told` says."""
+        name = self._source.name
+        return {name: self._told_of(name, 0, order="streamed", target=None)}
 
     def telemetry(self) -> dict[str, Any]:
         """What happened since the last call, as :meth:`neurotrain.data.PlannedLoader.telemetry` tells it.
@@ -226,7 +187,7 @@ class StreamLoader(Iterable[Any]):
         told["rss_bytes"] = resident_bytes([os.getpid(), *(pid for pool in pools for pid in pool.pids)])
         told["copies"] = sum(pool.ring.copies for pool in pools)
         told["share"] = {self._source.name: self._records.shares[0]}
-        told["counters"] = {f"{self._source.name}/rounds": sum(self._rounds.values())}
+        told["counters"] = self.counters()
         return told
 
     def close(self) -> None:
@@ -234,15 +195,6 @@ class StreamLoader(Iterable[Any]):
         for pool in self._pools:
             pool.close()
         self._pools = []
-
-    @property
-    def _iterator(self) -> None:
-        """Lightning's way of saying that it is done with a loader is to set this to None."""
-        return None
-
-    @_iterator.setter
-    def _iterator(self, _: None) -> None:
-        self.close()
 
     def _identity(self) -> dict[str, Any]:
         plan, size = self._batches.plan.fingerprint(), self._batches.batch_size
@@ -297,6 +249,7 @@ class StreamLoader(Iterable[Any]):
     def _start_pools(self) -> None:
         self.close()
         self._records.workers_began()
+        started = time.perf_counter()
         for reader in self._own:
             # A pool of one for each: the workers of one pool take whatever comes, those of a stream have their own.
             pool = WorkerPool(
@@ -307,6 +260,7 @@ class StreamLoader(Iterable[Any]):
                 start_method=self._start_method,
             )
             self._pools.append(pool)
+        self.worker_seconds += time.perf_counter() - started
 
     def _maker(self, reader: int) -> BatchMaker:
         batches = StreamReader(
@@ -328,7 +282,7 @@ class StreamLoader(Iterable[Any]):
         epoch, consumed = self._position
         reader = self._own[delivery.request.batch % self._per_rank]
         if made.bad:
-            self._write_down(list(made.bad))
+            self._skip(list(made.bad))
         self._position = (epoch, consumed + 1)
         self._states[reader] = made.state
         queued = sum(pool.queued for pool in self._pools)
@@ -340,17 +294,12 @@ class StreamLoader(Iterable[Any]):
         self._rounds[reader] = made.rounds
         return made.batch
 
-    def _write_down(self, bad: list[BadSample]) -> None:
-        assert self._quarantine is not None
+    def _skip(self, bad: list[BadSample]) -> None:
         records = self._records
         records.bad += bad
         records.bad_in_epoch += len(bad)
         records.statistics.skipped += len(bad)
-        if self._ledger is not None:
-            self._ledger.append(bad)
-        samples, allowed = len(self) * self._batches.batch_size, self._quarantine.max_bad_share
-        if records.bad_in_epoch > allowed * samples:
-            raise TooManyBadSamplesError(records.bad, found=records.bad_in_epoch, samples=samples, allowed=allowed)
+        self._write_down(bad, len(self) * self._batches.batch_size)
 
 
 class _Pass(Iterator[Any]):
