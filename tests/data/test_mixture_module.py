@@ -236,3 +236,30 @@ def test_sources_of_several_shapes_mix_within_batches_of_one_shape(tmp_path: Pat
     several = [set(batch["source"]) for batch, shape in zip(batches, shapes, strict=True) if shape == (4, 3, 16, 16)]
     assert all(len(names) > 1 for names in several)
     assert set(module.summary()["report"]["a"]["shapes"]) == {"16x16", "16x32"}
+
+
+def test_refuses_settings_of_members_that_would_have_no_effect(tmp_path: Path) -> None:
+    member = _module(tmp_path, "a", 4, batch_size=2, num_workers=3, samples_per_epoch=7, seed=5)
+    with pytest.raises(ValueError, match="no effect") as caught:
+        MixtureDataModule(sources={"a": member}, batch_size=2)
+    assert str(caught.value).splitlines() == [
+        "sources.a.num_workers=3 has no effect: num_workers of the mixture (0) counts; leave it out",
+        "sources.a.samples_per_epoch=7 has no effect: samples_per_epoch of the mixture (None) counts; leave it out",
+        "sources.a.seed=5 has no effect: seed of the mixture (0) counts; leave it out",
+    ]
+    drawn = _module(tmp_path, "b", 4, validation=1, seed=5)  # which entries are held out is the seed's to say
+    assert MixtureDataModule(sources={"b": drawn}).title == "b"
+
+
+def test_the_report_tells_what_became_of_each_source(members: Mapping[str, SourceDataModule]) -> None:
+    module = MixtureDataModule(
+        sources=members, weights=Explicit(weights={"a": 3, "b": 1}), batch_size=4, samples_per_epoch=16
+    )
+    loader = module.train_dataloader().loader
+    assert len(list(loader)) == 4
+    rows = loader.sources_told()
+    assert [(row["samples"], row["share"], row["target"]) for row in rows.values()] == [
+        (12, 0.75, 0.75),
+        (4, 0.25, 0.25),
+    ]
+    assert {row["order"] for row in rows.values()} == {"exact"}

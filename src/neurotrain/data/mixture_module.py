@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,9 +22,11 @@ _LISTED = 5
 class MixtureDataModule(PlannedDataModule):
     """Trains on several sources by weight, exactly, and evaluates on some of them.
 
-    Each member brings its source, decoder, transforms and splits; batches are made here, so the members' own
-    ``batch_size``, ``samples_per_epoch``, ``num_workers`` and ``seed`` serve them when they are used alone. Samples of
-    all members must come out of their transforms alike: the same fields, shapes and types.
+    Each member brings its source, decoder, transforms and splits; batches are made here. So a member's own
+    ``batch_size``, ``eval_batch_size``, ``samples_per_epoch``, ``num_workers``, ``start_method``, ``quarantine`` (and
+    ``seed``, unless it draws the held-out entries) would have no effect: one that is neither its default nor equal to
+    the mixture's is refused. Samples of all members must come out of their transforms with the same fields and types,
+    and with one shape, but for what a preparation tells (see ``granularity``).
 
     Args:
         sources: data modules by the name of their training source.
@@ -41,7 +44,8 @@ class MixtureDataModule(PlannedDataModule):
         quarantine: what to do with samples that cannot be loaded in training; None: the first one ends the run.
 
     Raises:
-        ValueError: if there are no sources, a name is not that of the member's source, or ``evaluate`` names no member.
+        ValueError: if there are no sources, a name is not that of the member's source, ``evaluate`` names no member, or
+            a member's setting has no effect.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class MixtureDataModule(PlannedDataModule):
         self._evaluate = tuple(self._members) if evaluate is None else tuple(evaluate)
         self._samples_per_epoch = samples_per_epoch
         self._check_names()
+        self._check_effects()
 
     @property
     def title(self) -> str:
@@ -168,6 +173,21 @@ class MixtureDataModule(PlannedDataModule):
         limit = None if trainer is None else trainer.limit_train_batches  # pyright: ignore[reportAttributeAccessIssue]
         return None if limit == 1.0 and isinstance(limit, float) else limit
 
+    def served_alone(self) -> dict[str, Any]:
+        """As of any data module."""
+        return {**super().served_alone(), "samples_per_epoch": self._samples_per_epoch, "seed": self._seed}
+
+    def _check_effects(self) -> None:
+        own = self.served_alone()
+        idle = [
+            f"sources.{name}.{key}={value!r} has no effect: {key} of the mixture ({own[key]!r}) counts; leave it out"
+            for name, member in self._members.items()
+            for key, value in member.served_alone().items()
+            if value not in (own[key], _default(member, key))
+        ]
+        if idle:
+            raise ValueError("\n".join(idle))
+
     def _check_names(self) -> None:
         if not self._members:
             raise ValueError("sources={}: a mixture needs at least one")
@@ -178,6 +198,11 @@ class MixtureDataModule(PlannedDataModule):
             unknown = [name for name in names if name not in self._members]
             if unknown:
                 raise ValueError(f"{key}={list(names)}: {unknown} are not among {list(self._members)}")
+
+
+def _default(member: PlannedDataModule, key: str) -> Any:  # noqa: ANN401 - of any setting
+    parameter = inspect.signature(type(member).__init__).parameters.get(key)
+    return None if parameter is None else parameter.default
 
 
 def _joined(several: Iterable[Chosen]) -> Chosen:

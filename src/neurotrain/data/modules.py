@@ -169,6 +169,11 @@ class SegmentationDataModule(PlannedDataModule):
                 self._records["train"], self._records["validation"] = self._divide(self._dataset.records("train"))
         return self._records[split]
 
+    def served_alone(self) -> dict[str, Any]:
+        """As of any data module; the seed also where it draws no held-out entries."""
+        seed = {} if self._validation else {"seed": self._seed}
+        return {**super().served_alone(), "samples_per_epoch": self._samples_per_epoch, **seed}
+
     @property
     def title(self) -> str:
         """Name of the dataset."""

@@ -162,6 +162,16 @@ class PlannedDataModule(LightningDataModule, ABC):
         """Shape of each training sample where they may differ; where they do, batches are of one shape each."""
         return None
 
+    def served_alone(self) -> dict[str, Any]:
+        """Settings that serve this module where it is used by itself, and nothing in a mixture, by name."""
+        return {
+            "batch_size": self._batch_size,
+            "eval_batch_size": self._eval_batch_size,
+            "num_workers": self._num_workers,
+            "start_method": self._start_method,
+            "quarantine": self._quarantine,
+        }
+
     @abstractmethod
     def _plan(self) -> Plan:
         """Order of the training samples."""

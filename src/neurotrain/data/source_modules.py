@@ -165,6 +165,12 @@ class SourceDataModule(PlannedDataModule):
             part = None if source is None else self._whole(split, source)
         return _NOTHING if part is None else Chosen(parts=(part,), transforms=(self._eval_transform,))
 
+    def served_alone(self) -> dict[str, Any]:
+        """As of any data module; the seed also where it draws no held-out entries."""
+        drawn = isinstance(self._validation, int) and self._validation > 0
+        seed = {} if drawn else {"seed": self._seed}
+        return {**super().served_alone(), "samples_per_epoch": self._samples_per_epoch, **seed}
+
     def buckets(self) -> Buckets | None:
         """By the targets of a preparation that keeps aspects; needs widths and heights in the index."""
         preparation = self._decoder.preparation if isinstance(self._decoder, PictureDecoder) else None

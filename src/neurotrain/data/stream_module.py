@@ -113,6 +113,10 @@ class StreamDataModule(PlannedDataModule):
         """Name of the training source."""
         return self._train.name
 
+    def served_alone(self) -> dict[str, Any]:
+        """Nothing: a mixture refuses a stream as a whole."""
+        return {}
+
     @property
     def readers(self) -> int:
         """Workers of all ranks, each with a share of the stream; without workers, the ranks."""
