@@ -42,7 +42,8 @@ class MixturePlan:
 
     **Shapes.** Where any source has buckets, every global batch has one shape, and shapes come in proportion to their
     samples. With ``granularity="sample"`` it has samples of all sources that have the shape; what a source misses where
-    it has none, it gets where it has: ``shaped``, ``rounding``. Sources without buckets have one more shape, together.
+    it has none, it gets where it has: ``shaped``, ``rounding``. Here the bound is searched for, not proven.
+    Sources without buckets have one more shape, together.
 
     **World size.** World size and workers are no arguments: the order belongs to the global batch.
 
