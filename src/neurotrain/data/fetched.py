@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
 
@@ -55,18 +55,16 @@ def local_source(source: str, *, is_wanted: Callable[[str], bool], owner: object
     storage = open_storage(f"{scheme}://{'/'.join(above)}")
     pattern = "/".join(named)
     keys = [pattern] if alone else _keys(storage, pattern, is_wanted, depth)
-    if not keys:
-        raise SourceError(f"source={source}", ["there is no file of the kind that is read"])
+    problems = _problems(keys)
+    if problems:
+        raise SourceError(f"source={source}", problems)
     top = Path(tempfile.mkdtemp(prefix="neurotrain-source-"))
     weakref.finalize(owner, _remove, top, os.getpid())
     # The folder's own name may be a name of what is in it.
     folder = top / (re.sub(r"[^\w.-]", "_", above[-1]).strip(".") or "source")
     for key in keys:
-        if any(part in ("", ".", "..") or "\\" in part for part in key.split("/")):
-            raise SourceError(f"source={source}", [f"{key!r} would leave the folder"])
-        file = folder / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        storage.download(key, file)
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        storage.download(key, folder / key)
     return str(folder / pattern) if pattern else str(folder)
 
 
@@ -87,6 +85,13 @@ def _keys(storage: Storage, pattern: str, is_wanted: Callable[[str], bool], dept
     expression = re.compile(f"(?:{named})(?:/[^/]+){{0,{depth}}}")
     found = (info.key for info in storage.list())
     return sorted(key for key in found if expression.fullmatch(key) and is_wanted(PurePosixPath(key).name))
+
+
+def _problems(keys: Sequence[str]) -> list[str]:
+    if not keys:
+        return ["there is no file of the kind that is read"]
+    outside = [key for key in keys if "\\" in key or not {"", ".", ".."}.isdisjoint(key.split("/"))]
+    return [f"{key!r} would leave the folder" for key in outside]
 
 
 def _remove(folder: Path, process: int) -> None:
