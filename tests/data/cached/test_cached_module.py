@@ -211,7 +211,7 @@ def test_ranks_share_a_build(photos: Path, encoders: tuple[str, str], tmp_path: 
 
 
 def test_members_of_a_mixture_are_built(photos: Path, encoders: tuple[str, str], tmp_path: Path) -> None:
-    mixture = MixtureDataModule(sources={"photos": _module(photos, _decoder(tmp_path, encoders))})
+    mixture = MixtureDataModule(sources={"photos": _module(photos, _decoder(tmp_path, encoders))}, batch_size=3)
     assert [one.report.encoded for one in build_caches(mixture)] == [COUNT, COUNT + 1]
 
 
