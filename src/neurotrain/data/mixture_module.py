@@ -180,7 +180,7 @@ class MixtureDataModule(PlannedDataModule):
     def _check_effects(self) -> None:
         own = self.served_alone()
         idle = [
-            f"sources.{name}.{key}={value!r} has no effect: {key} of the mixture ({own[key]!r}) counts; leave it out, or make both alike"
+            f"sources.{name}.{key}={value!r} has no effect: {key} of the mixture ({own[key]!r}) counts; leave it out"
             for name, member in self._members.items()
             for key, value in member.served_alone().items()
             if value not in (own[key], _default(member, key))
