@@ -1,8 +1,8 @@
 """Overlapping windows over images and volumes: where they lie, what they weigh, how their predictions are blended.
 
 Outside the network an image costs memory traffic only, so that is what this file saves: predictions are weighted and
-added in one pass, in tiles that stay in a core's cache while the windows of a batch that overlap are added to them, and
-the weights that a pixel has got in all are summed axis by axis, not window by window.
+added in one pass, and the weights that a pixel has got in all are summed axis by axis, not window by window. Tiles that
+stay in a cache while overlapping windows are added to them gain nothing on one thread, and lose half on two.
 
 Shape legend: ``B`` batch, ``C`` image channels, ``K`` predicted channels, ``*spatial`` two or three axes (``S`` in
 suffixes), ``N`` windows in one call of the predictor.
@@ -22,9 +22,6 @@ from torch import Tensor
 
 MIN_WEIGHT = 1e-3
 """Least weight of a pixel in its window, as in MONAI: keeps the corners of a Gaussian above zero."""
-
-_TILE = 2**16
-"""Numbers in a tile on a CPU, 512 kB in float32: large enough to hide what a call costs, small enough for a cache."""
 
 KEPT_BYTES = 2**28
 """Most memory that maps of weights take between calls."""
@@ -178,7 +175,8 @@ def blended(
         if result_BKS is None:
             shape = (image_BCS.shape[0], predicted_NKS.shape[1], *size)
             result_BKS = _memory(shape, weight_S, zero=True)
-        _accumulate(result_BKS, predicted_NKS, weight_S, batch)
+        for (index, place), predicted_KS in zip(batch, predicted_NKS, strict=True):
+            result_BKS[(index, slice(None), *place)].addcmul_(predicted_KS, weight_S)
     if result_BKS is None:
         raise ValueError(f"image of shape {tuple(image_BCS.shape)} is empty")
     return result_BKS.mul_(shares_S)
@@ -246,35 +244,3 @@ def _memory(shape: tuple[int, ...], like: Tensor, *, zero: bool) -> Tensor:
     if like.device.type != "cpu" or like.dtype not in known:
         return like.new_zeros(shape) if zero else like.new_empty(shape)
     return torch.from_numpy((np.zeros if zero else np.empty)(shape, known[like.dtype]))
-
-
-def _accumulate(result_BKS: Tensor, predicted_NKS: Tensor, weight_S: Tensor, batch: Sequence[Window]) -> None:
-    """Add weighted predictions."""
-    plain = result_BKS.is_cuda or predicted_NKS.requires_grad or result_BKS.requires_grad
-    if plain or len(batch) == 1:
-        for (index, place), predicted_KS in zip(batch, predicted_NKS, strict=True):
-            result_BKS[(index, slice(None), *place)].addcmul_(predicted_KS, weight_S)
-        return
-    # A few rows at a time, and of them channel by channel: their weights, and what overlapping windows of the batch add
-    # to, are then in the cache.
-    edge = weight_S.shape[0]
-    rows = min(max(_TILE // (weight_S.numel() // edge), 1), edge)
-    weight_R = weight_S.split(rows)
-    sums_NKR = [_tiled(result_BKS[(index, slice(None), *place)], rows) for index, place in batch]
-    predicted_NKR = [_tiled(part, rows) for part in predicted_NKS]
-    order = [
-        (window, channel, row)
-        for row in range(len(weight_R))
-        for channel in range(predicted_NKS.shape[1])
-        for window in range(len(batch))
-    ]
-    # One call for all tiles, as torch's own optimizers make it: thousands of calls would cost what the cache saves.
-    torch._foreach_addcmul_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        [sums_NKR[window][channel][row] for window, channel, row in order],
-        [predicted_NKR[window][channel][row] for window, channel, row in order],
-        [weight_R[row] for _, _, row in order],
-    )
-
-
-def _tiled(part_KS: Tensor, rows: int) -> list[tuple[Tensor, ...]]:
-    return [channel_S.split(rows) for channel_S in part_KS.unbind()]
