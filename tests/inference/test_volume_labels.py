@@ -70,15 +70,6 @@ def test_weights_summed_axis_by_axis_are_those_summed_window_by_window(overlap: 
     torch.testing.assert_close(windows.total_weights((13, 4, 15), weight, overlap), expected)
 
 
-def test_tiles_of_any_size_add_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = torch.rand(2, 3, 9, 12, 10)
-    infer = SlidingWindow(window=(4, 8, 4), batch_size=5)
-    expected = infer(torch.cos, image)
-    for tile in (1, 100, 10_000):
-        monkeypatch.setattr(windows, "_TILE", tile)
-        torch.testing.assert_close(infer(torch.cos, image), expected, rtol=0, atol=1e-6)
-
-
 def test_maps_of_weights_are_kept_up_to_a_limit_and_serve_gradients_after_inference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
