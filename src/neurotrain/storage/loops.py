@@ -6,9 +6,9 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 Client = TypeVar("Client")
@@ -70,6 +70,7 @@ class Link(Generic[Client]):
 
     Attributes:
         ended: whether the client is closed; what is under way then fails.
+        limits: of what is under way; the end brings them forward, as a closed client may never answer.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Link(Generic[Client]):
         self.loop = event_loop()
         self.places = asyncio.Semaphore(concurrency)
         self.ended = False
+        self.limits: set[asyncio.Timeout] = set()
         self._made: asyncio.Future[Client] | None = None
         self._disconnect = disconnect
         self._finalizer = weakref.finalize(owner, _close, self)
@@ -104,6 +106,20 @@ class Link(Generic[Client]):
             self._made = None
             raise
 
+    @asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[None]:
+        """Do something that ends by a deadline, or when the client is closed.
+
+        Raises:
+            TimeoutError: at either.
+        """
+        async with asyncio.timeout(seconds) as limit:
+            self.limits.add(limit)
+            try:
+                yield
+            finally:
+                self.limits.discard(limit)
+
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Start work on the event loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -124,6 +140,8 @@ class Link(Generic[Client]):
     async def end(self) -> None:
         """Close the client for good, on the event loop."""
         self.ended = True
+        for limit in self.limits:
+            limit.reschedule(self.loop.time())
         made, self._made = self._made, None
         if made is None:
             return

@@ -25,6 +25,8 @@ from neurotrain.storage.loops import Client, Link, process_lock
 from neurotrain.storage.retry import RetryPolicy
 from neurotrain.storage.statistics import Counter, Statistics
 
+_CLOSED = "the storage was closed while this was under way"
+
 T = TypeVar("T")
 
 
@@ -261,13 +263,13 @@ class RemoteStorage(Storage, Generic[Client]):
         """Try an operation until it succeeds, fails for good, or its time is over."""
         failed: StorageError | None = None
         try:
-            async with asyncio.timeout(self.retry.deadline):
+            async with link.within(self.retry.deadline):
                 for wait in (*self.retry.waits(), None):
                     try:
                         return await operation(await link.client(self._connect))
                     except Exception as error:
                         if link.ended:
-                            failed = StorageError(uri, "the storage was closed while this was under way")
+                            failed = StorageError(uri, _CLOSED)
                             break
                         typed = error if isinstance(error, StorageError) else self._typed(error, uri)
                         if typed is None:
@@ -279,7 +281,11 @@ class RemoteStorage(Storage, Generic[Client]):
                     await asyncio.sleep(max(wait, asked))
         except TimeoutError:
             last = f"; before that: {failed.reason}" if failed is not None else ""
-            failed = DeadlineError(uri, f"no answer within {self.retry.deadline:g} s{last}")
+            failed = (
+                StorageError(uri, _CLOSED)
+                if link.ended
+                else DeadlineError(uri, f"no answer within {self.retry.deadline:g} s{last}")
+            )
         assert failed is not None
         # Raised here, outside of any handler: what libraries put into their messages and URLs is not chained to it.
         raise failed
