@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
@@ -107,7 +107,7 @@ class Link(Generic[Client]):
             raise
 
     @asynccontextmanager
-    async def within(self, seconds: float) -> AsyncIterator[None]:
+    async def within(self, seconds: float) -> AsyncGenerator[None, None]:
         """Do something that ends by a deadline, or when the client is closed.
 
         Raises:
