@@ -142,7 +142,7 @@ def test_rows_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
             logger.log_metrics({"loss": 0.5, "epoch": 0}, step=step)
             logger.flush()
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path}/metrics.csv: No space left on device; metrics wait in memory until there is room"
+        f"{tmp_path}/metrics.csv: No space left on device; values wait in memory until there is room"
     ]
     logger.flush()
     assert [row["step"] for row in read_metrics(logger.path)] == [1, 2]

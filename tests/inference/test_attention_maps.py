@@ -136,8 +136,9 @@ class _Elsewhere(Classifier):
     """Attends, but not by torch's function."""
 
     num_classes = 1
+    in_channels = 3
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def logits(self, x_BCHW: Tensor) -> Tensor:
         tokens = x_BCHW.flatten(2)
         return ((tokens @ tokens.mT) / math.sqrt(2)).softmax(2).mean(2)
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import os
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from neurotrain.callbacks.checkpoint_writing import is_lack_of_room
 from neurotrain.callbacks.run_logger import RunLogger
-
-log = logging.getLogger(__name__)
 
 Cell = int | float | str
 """A number, or the text of one that was read back from the file."""
@@ -55,25 +50,12 @@ class MetricsCsv(RunLogger):
     """
 
     def __init__(self, *, directory: Path, flush_seconds: float = 5.0) -> None:
-        """Set where and how often to write; nothing is written before the first row.
-
-        Args:
-            directory: of the run; made where absent.
-            flush_seconds: rows wait at most about this long for the disk.
-
-        Raises:
-            ValueError: if ``flush_seconds`` is negative.
-        """
-        super().__init__(directory=directory)
-        if flush_seconds < 0:
-            raise ValueError(f"flush_seconds={flush_seconds}: expected 0 or more")
+        """See :class:`RunLogger`."""
+        super().__init__(directory=directory, flush_seconds=flush_seconds)
         self.path = Path(directory) / "metrics.csv"
-        self.flush_seconds = flush_seconds
         self._columns: list[str] | None = None  # of the file; None until it was looked at
         self._rows: list[dict[str, Cell]] = []
         self._written: dict[str, Cell] | None = None  # last row that reached the file
-        self._flushed = time.monotonic()
-        self._lacks_room = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -93,7 +75,7 @@ class MetricsCsv(RunLogger):
             last.update(row)
         else:
             self._rows.append(row)
-        if time.monotonic() - self._flushed >= self.flush_seconds:
+        if self.is_due():
             self._flush(len(self._rows) - 1)  # the last one may still grow: a step's values share a row, however slow
 
     def flush(self) -> None:
@@ -101,17 +83,8 @@ class MetricsCsv(RunLogger):
         self._flush(len(self._rows))
 
     def _flush(self, count: int) -> None:
-        self._flushed = time.monotonic()
-        try:
-            self._write_rows(self._rows[:count])
-        except OSError as error:
-            if not is_lack_of_room(error):
-                raise
-            if not self._lacks_room:
-                log.warning("%s: %s; metrics wait in memory until there is room", self.path, error.strerror)
-            self._lacks_room, self._columns = True, None  # the file is looked at anew
-        else:
-            self._lacks_room = False
+        if not self.has_room_for(lambda: self._write_rows(self._rows[:count]), self.path):
+            self._columns = None  # the file is looked at anew
 
     def _write_rows(self, rows: list[dict[str, Cell]]) -> None:
         if not rows:

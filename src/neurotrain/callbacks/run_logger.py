@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from abc import ABC, abstractmethod
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
+
+from neurotrain.callbacks.checkpoint_writing import is_lack_of_room
+
+log = logging.getLogger(__name__)
 
 NOTHING = -1
 """A step before all others: cut there, a log is empty."""
@@ -21,15 +28,24 @@ class RunLogger(Logger, ABC):
     cuts it where a run goes on.
     """
 
-    def __init__(self, *, directory: Path) -> None:
-        """Set where to log.
+    def __init__(self, *, directory: Path, flush_seconds: float = 5.0) -> None:
+        """Set where and how often to write; nothing is written before the first row.
 
         Args:
-            directory: of the run.
+            directory: of the run; made where absent.
+            flush_seconds: rows wait at most about this long for the disk.
+
+        Raises:
+            ValueError: if ``flush_seconds`` is negative.
         """
         super().__init__()
+        if flush_seconds < 0:
+            raise ValueError(f"flush_seconds={flush_seconds}: expected 0 or more")
+        self.flush_seconds = flush_seconds
         self._directory = Path(directory)
         self._trainer: Trainer | None = None
+        self._tried = time.monotonic()
+        self._lacks_room = False
 
     @property
     def name(self) -> str:
@@ -62,6 +78,25 @@ class RunLogger(Logger, ABC):
     def count(self, step: int | None) -> int:
         """Optimizer steps done; ``step``, or 0, where no trainer is followed."""
         return self._trainer.global_step if self._trainer is not None else step or 0
+
+    def is_due(self) -> bool:
+        """Whether rows have waited for long enough."""
+        return time.monotonic() - self._tried >= self.flush_seconds
+
+    def has_room_for(self, write: Callable[[], None], path: Path) -> bool:
+        """Whether the disk took what ``write`` writes to ``path``; where there is no room, that is said once."""
+        self._tried = time.monotonic()
+        try:
+            write()
+        except OSError as error:
+            if not is_lack_of_room(error):
+                raise
+            if not self._lacks_room:
+                log.warning("%s: %s; values wait in memory until there is room", path, error.strerror)
+            self._lacks_room = True
+        else:
+            self._lacks_room = False
+        return not self._lacks_room
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Does nothing: ``config.yaml`` in the run directory says what the run was told."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Mapping
@@ -12,11 +11,8 @@ from typing import NamedTuple
 from lightning.pytorch.utilities import rank_zero_only
 
 from neurotrain.callbacks import event_files
-from neurotrain.callbacks.checkpoint_writing import is_lack_of_room
 from neurotrain.callbacks.run_logger import NOTHING, RunLogger
 from neurotrain.callbacks.run_parameters import leaves, read_configuration
-
-log = logging.getLogger(__name__)
 
 
 class _Row(NamedTuple):
@@ -35,27 +31,14 @@ class TensorBoardRun(RunLogger):
     """
 
     def __init__(self, *, directory: Path, flush_seconds: float = 5.0) -> None:
-        """Set where and how often to write; nothing is written before the first row.
-
-        Args:
-            directory: of the run; made where absent.
-            flush_seconds: rows wait at most about this long for the disk.
-
-        Raises:
-            ValueError: if ``flush_seconds`` is negative.
-        """
-        super().__init__(directory=directory)
-        if flush_seconds < 0:
-            raise ValueError(f"flush_seconds={flush_seconds}: expected 0 or more")
+        """See :class:`RunLogger`."""
+        super().__init__(directory=directory, flush_seconds=flush_seconds)
         self.folder = self._directory / "tensorboard"
-        self.flush_seconds = flush_seconds
         self._file: Path | None = None  # of this process
         self._length = 0  # of that file, whole records
         self._rows: list[_Row] = []
         self._last: dict[str, tuple[int, float]] = {}
         self._from: int | None = None  # step from which on earlier values are to be taken back
-        self._flushed = time.monotonic()
-        self._lacks_room = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -72,25 +55,14 @@ class TensorBoardRun(RunLogger):
             return
         self._last.update({name: (count, value) for name, value in new.items()})
         self._rows.append(_Row(count, time.time(), new))
-        if time.monotonic() - self._flushed >= self.flush_seconds:
+        if self.is_due():
             self.flush()
 
     @rank_zero_only
     def flush(self) -> None:
         """Writes the rows that wait; where there is no room for them they go on waiting, which is said once."""
-        self._flushed = time.monotonic()
-        if not self._rows and self._from is None:
-            return
-        try:
-            self._write()
-        except OSError as error:
-            if not is_lack_of_room(error):
-                raise
-            if not self._lacks_room:
-                log.warning("%s: %s; values wait in memory until there is room", self.folder, error.strerror)
-            self._lacks_room = True
-        else:
-            self._lacks_room = False
+        if self._rows or self._from is not None:
+            self.has_room_for(self._write, self.folder)
 
     @rank_zero_only
     def cut(self, step: int) -> None:

@@ -30,14 +30,42 @@ class Classifier(nn.Module, ABC):
     """Maps images ``(B, C, H, W)`` to logits ``(B, K)``.
 
     Attributes:
+        in_channels: C.
         num_classes: K.
+        smallest_side: pixels that height and width need at least.
     """
 
+    in_channels: int
     num_classes: int
+    smallest_side: int = 1
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits of each image.
+
+        Args:
+            x_BCHW: float image ``(B, C, H, W)``.
+
+        Returns:
+            ``(B, K)``.
+
+        Raises:
+            ValueError: if the image has another number of axes or channels, or a size that does not fit.
+        """
+        wrong = x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.in_channels
+        if wrong or min(x_BCHW.shape[2:]) < self.smallest_side:
+            least = f", at least {self.smallest_side} pixels a side" if self.smallest_side > 1 else ""
+            raise ValueError(
+                f"image of shape {tuple(x_BCHW.shape)}: expected (batch, {self.in_channels}, height, width){least}"
+            )
+        return self.logits(x_BCHW)
 
     @abstractmethod
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return logits ``(B, K)``."""
+    def logits(self, x_BCHW: Tensor) -> Tensor:
+        """``(B, K)`` of images whose shape was checked.
+
+        Args:
+            x_BCHW: float image ``(B, C, H, W)``.
+        """
 
     @abstractmethod
     def depths(self) -> Mapping[str, int]:

@@ -89,22 +89,8 @@ class ResNetSmall(Classifier):
         self.head = nn.Linear(before, num_classes)
         self._initialize(zero_init)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits of each image.
-
-        Args:
-            x_BCHW: float image ``(B, C, H, W)``.
-
-        Returns:
-            ``(B, K)``.
-
-        Raises:
-            ValueError: if the image has another number of axes or channels.
-        """
-        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.in_channels:
-            raise ValueError(
-                f"image of shape {tuple(x_BCHW.shape)}: expected (batch, {self.in_channels}, height, width)"
-            )
+    def logits(self, x_BCHW: Tensor) -> Tensor:
+        """``(B, K)`` of images whose shape was checked."""
         hidden = F.relu(self.norm(self.stem(x_BCHW)), inplace=True)
         for block in self.stages:
             hidden = block(hidden)

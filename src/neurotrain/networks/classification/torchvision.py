@@ -63,22 +63,8 @@ class Torchvision(Classifier):
         if weights is not None:
             _load(self.network, _state(name, weights), first=first, weights=weights)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits of each image.
-
-        Args:
-            x_BCHW: float image ``(B, C, H, W)``, normalised as the weights were trained with.
-
-        Returns:
-            ``(B, K)``.
-
-        Raises:
-            ValueError: if the image has another number of axes or channels.
-        """
-        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.in_channels:
-            raise ValueError(
-                f"image of shape {tuple(x_BCHW.shape)}: expected (batch, {self.in_channels}, height, width)"
-            )
+    def logits(self, x_BCHW: Tensor) -> Tensor:
+        """``(B, K)`` of images that are normalised as the weights were trained with."""
         return self.network(x_BCHW)
 
     def depths(self) -> Mapping[str, int]:

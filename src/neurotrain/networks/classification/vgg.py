@@ -71,6 +71,7 @@ class VGG(Classifier):
             raise ValueError(f"stem={stem} must be at least 0")
         check_choice("pool", pool, ("last", "first"))
         self.in_channels, self.num_classes = in_channels, num_classes
+        self.smallest_side = 2 ** len(widths)
         self.stem = nn.Sequential(*_layer(in_channels, stem, norm)) if stem else nn.Identity()
         before = stem or in_channels
         stages: list[nn.Module] = []
@@ -86,24 +87,8 @@ class VGG(Classifier):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits of each image.
-
-        Args:
-            x_BCHW: float image ``(B, C, H, W)``, each axis at least ``2 ** len(widths)`` long.
-
-        Returns:
-            ``(B, K)``.
-
-        Raises:
-            ValueError: if the image has another number of axes or channels, or is too small.
-        """
-        smallest = 2 ** len(self.stages)
-        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.in_channels or min(x_BCHW.shape[2:]) < smallest:
-            raise ValueError(
-                f"image of shape {tuple(x_BCHW.shape)}: expected (batch, {self.in_channels}, height, width), at least "
-                f"{smallest} pixels a side"
-            )
+    def logits(self, x_BCHW: Tensor) -> Tensor:
+        """``(B, K)`` of images whose shape was checked."""
         hidden = self.stem(x_BCHW)
         for stage in self.stages:
             hidden = stage(hidden)

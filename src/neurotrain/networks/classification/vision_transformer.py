@@ -110,22 +110,12 @@ class VisionTransformer(Classifier):
         self.head = nn.Linear(width, num_classes)
         self.apply(_initialise)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits of each image.
-
-        Args:
-            x_BCHW: float image ``(B, C, H, W)``.
-
-        Returns:
-            ``(B, K)``.
+    def logits(self, x_BCHW: Tensor) -> Tensor:
+        """``(B, K)`` of images whose number of channels is right.
 
         Raises:
-            ValueError: if the image has another number of axes or channels, or a size that does not fit.
+            ValueError: if the size is not the one that places are learnt for.
         """
-        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.in_channels:
-            raise ValueError(
-                f"image of shape {tuple(x_BCHW.shape)}: expected (batch, {self.in_channels}, height, width)"
-            )
         size = (x_BCHW.shape[2], x_BCHW.shape[3])
         if self._image_size is not None and self._image_size != size:
             raise ValueError(f"image of size {size}: places are learnt for image_size={self._image_size}")
