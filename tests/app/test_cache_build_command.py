@@ -41,7 +41,7 @@ def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _build(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, tuple[int, int]]:
-    size = ["data.decoder.latents.prepare.resolution=16", "data.decoder.texts.encoder.max_length=6"]
+    size = ["data.decoder.latents.prepare.preparation.resolution=16", "data.decoder.texts.encoder.max_length=6"]
     with pytest.raises(SystemExit) as ended:
         main(["cache", "build", "coco_latents", f"paths.data_dir={folder}", *size, *options])
     told = capsys.readouterr()

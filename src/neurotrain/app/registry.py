@@ -152,12 +152,6 @@ FAMILIES = (
     ),
     Family(name="caches", group="data/cache", module="neurotrain.data.cache", base="neurotrain.data.cache.TensorCache"),
     Family(
-        name="latent_preparations",
-        group="data/latent_preparation",
-        module="neurotrain.data.cache",
-        base="neurotrain.data.cache.ImagePreparation",
-    ),
-    Family(
         name="latent_pictures",
         group="data/latent_preparation",
         module="neurotrain.data.cached",

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from neurotrain.data.cache import ImagePreparation, weights_fingerprint
+from neurotrain.data.cache import weights_fingerprint
 from neurotrain.data.cache.keys import cache_key, canonical, owner
-from neurotrain.data.cache.preparation import cover
-from neurotrain.data.sources import RawSample, SampleFormatError
 
 
 def network(*, stride: int = 1, activation: type[nn.Module] = nn.ReLU, seed: int = 0) -> nn.Module:
@@ -73,46 +69,3 @@ def test_addresses_do_not_count() -> None:
         return Odd(2, 2)
 
     assert weights_fingerprint(made()) == weights_fingerprint(made())
-
-
-def png(pixels_HWC: np.ndarray) -> bytes:
-    from PIL import Image
-
-    sink = BytesIO()
-    Image.fromarray(pixels_HWC).save(sink, "PNG")
-    return sink.getvalue()
-
-
-@pytest.mark.parametrize(("crop", "left"), [("centre", 10), ("corner", 0)])
-def test_a_picture_is_scaled_to_cover_and_cropped(crop: str, left: int) -> None:
-    pixels = np.zeros((20, 40, 3), np.uint8)
-    pixels[..., 0] = np.arange(40) * 6
-    sample = RawSample(id="0", source="s", uri="mem://0", fields={"image": png(pixels)})
-    prepare = ImagePreparation(resolution=20, crop=crop)  # pyright: ignore[reportArgumentType]
-    image = prepare(sample)
-    assert image.shape == (3, 20, 20)
-    torch.testing.assert_close(image[0, 5], (torch.arange(left, left + 20) * 6) / 127.5 - 1)
-    smaller = ImagePreparation(resolution=(10, 10), crop=crop)(sample)  # pyright: ignore[reportArgumentType]
-    assert smaller.shape == (3, 10, 10)
-    assert -1 <= smaller.min() <= smaller.max() <= 1
-    larger = ImagePreparation(resolution=(50, 30))(sample)
-    assert larger.shape == (3, 50, 30)
-
-
-def test_covering_never_falls_short_by_rounding() -> None:
-    for height, width in [(333, 500), (37, 91), (1, 1000), (640, 427)]:
-        image = torch.zeros(3, height, width, dtype=torch.uint8)
-        assert cover(image, (31, 67), crop="centre", mode="bilinear").shape == (3, 31, 67)
-
-
-def test_a_sample_without_a_picture() -> None:
-    sample = RawSample(id="0", source="s", uri="mem://0", fields={"caption": "x"})
-    with pytest.raises(SampleFormatError, match="no encoded 'image'"):
-        ImagePreparation(resolution=8)(sample)
-    for settings in (
-        {"resolution": 0},
-        {"resolution": 8, "crop": "random"},
-        {"resolution": 8, "interpolation": "cubic"},
-    ):
-        with pytest.raises(ValueError, match="="):
-            ImagePreparation(**settings)  # pyright: ignore[reportArgumentType]

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from neurotrain.data.cache import ImagePreparation, LatentCache, TensorCache, draw_latent, verify, weights_fingerprint
+from neurotrain.data.cache import LatentCache, TensorCache, draw_latent, verify, weights_fingerprint
+from neurotrain.data.cached import CroppedPicture
+from neurotrain.data.decoders import ImagePreparation
 from neurotrain.data.sources import FolderSource
 from neurotrain.storage import LocalStorage
 
@@ -52,7 +54,8 @@ def test_pictures_of_coco_are_encoded_once_and_read_by_a_worker(shared_data: Pat
         (folder / path.name).write_bytes(path.read_bytes())
     source = FolderSource(name="coco", storage=LocalStorage(root=folder))
     source.setup()
-    encoder, prepare = ConvolutionalEncoder(), ImagePreparation(resolution=(64, 96))
+    wide = ImagePreparation(resolution=64, aspect="buckets", aspect_buckets=(1.5,))
+    encoder, prepare = ConvolutionalEncoder(), CroppedPicture(preparation=wide)
     cache = TensorCache(folder=tmp_path / "cache")
     latents = LatentCache(cache=cache, encoder=encoder, prepare=prepare, dtype=torch.float16)
     report = latents.build(source)

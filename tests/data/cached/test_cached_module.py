@@ -13,11 +13,10 @@ from PIL import Image
 from tiny_encoders import save_clip, save_vae
 
 from neurotrain.data import CachedDataModule, LocalDataModule, MixtureDataModule
-from neurotrain.data.cache import ImagePreparation, TensorCache, draw_latent
-from neurotrain.data.cached import CachedDecoder, CachedLatents, CachedTexts, NotCachedError
+from neurotrain.data.cache import TensorCache, draw_latent
+from neurotrain.data.cached import CachedDecoder, CachedLatents, CachedTexts, CroppedPicture, NotCachedError
 from neurotrain.data.cached_builds import build_caches
-from neurotrain.data.decoders import ImageDecoder
-from neurotrain.data.decoders import ImagePreparation as Picture
+from neurotrain.data.decoders import ImageDecoder, ImagePreparation
 from neurotrain.data.engine import Quarantine
 from neurotrain.data.sources import FolderSource, SiblingText
 from neurotrain.networks.encoders import DiffusersVAE, HuggingFaceTextEncoder
@@ -61,7 +60,7 @@ def _decoder(tmp_path: Path, encoders: tuple[str, str], **settings: Any) -> Cach
     latents = CachedLatents(
         cache=cache,
         encoder=settings.pop("encoder", DiffusersVAE(path=vae)),
-        prepare=ImagePreparation(resolution=16),
+        prepare=CroppedPicture(preparation=ImagePreparation(resolution=16)),
         store_as=settings.pop("store_as", None),
         mode=settings.pop("mode", "mean"),
     )
@@ -117,7 +116,7 @@ def test_a_build_then_lookups_without_reading_an_image(photos: Path, encoders: t
 def _expected(photos: Path, encoders: tuple[str, str]) -> dict[str, torch.Tensor]:
     source = FolderSource(name="photos", storage=LocalStorage(root=photos))
     source.setup()
-    prepare, vae = ImagePreparation(resolution=16), DiffusersVAE(path=encoders[0])
+    prepare, vae = CroppedPicture(preparation=ImagePreparation(resolution=16)), DiffusersVAE(path=encoders[0])
     found: dict[str, torch.Tensor] = {}
     for raw in (source.read(index) for index in range(COUNT)):
         found[raw.id] = draw_latent({name: one[0] for name, one in vae.encode(prepare(raw)[None]).items()})
@@ -194,7 +193,7 @@ def test_a_changed_setting_or_file_is_a_miss(photos: Path, encoders: tuple[str, 
 
 def test_the_image_beside_its_latent(photos: Path, encoders: tuple[str, str], tmp_path: Path) -> None:
     build_caches(_module(photos, _decoder(tmp_path, encoders)))
-    beside = ImageDecoder(preparation=Picture(resolution=16))
+    beside = ImageDecoder(preparation=ImagePreparation(resolution=16))
     storage = CountingStorage(root=photos)
     batch = _batches(_module(photos, _decoder(tmp_path, encoders, beside=beside), storage=storage))[0]
     assert storage.images == COUNT

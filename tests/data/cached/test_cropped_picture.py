@@ -54,6 +54,12 @@ def test_every_setting_is_part_of_the_key() -> None:
     assert CroppedPicture(preparation=ImagePreparation(resolution=16), background=(0, 0, 0)).settings() != first
 
 
+def test_a_sample_without_a_picture_is_told_with_what_it_has() -> None:
+    sample = RawSample(id="0", source="s", uri="mem://0", fields={"caption": "x"})
+    with pytest.raises(SampleFormatError, match=r"mem://0.*'image'"):
+        CroppedPicture(preparation=ImagePreparation(resolution=8))(sample)
+
+
 def test_refuses_random_crops_and_small_areas() -> None:
     with pytest.raises(ValueError, match="crop='random'"):
         CroppedPicture(preparation=ImagePreparation(crop="random"))

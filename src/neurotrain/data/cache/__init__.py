@@ -5,7 +5,7 @@ from neurotrain.data.cache.encoders import LatentEncoder, LatentMode, TextEncode
 from neurotrain.data.cache.filling import EncodeError, EncodingStatistics
 from neurotrain.data.cache.latents import CacheMissError, LatentCache
 from neurotrain.data.cache.maintenance import FolderStatistics, GcReport, VerifyReport, gc, stats, verify
-from neurotrain.data.cache.preparation import ImagePreparation, Preparation
+from neurotrain.data.cache.preparation import Preparation
 from neurotrain.data.cache.shard import CacheFormatError, CacheFullError
 from neurotrain.data.cache.store import CacheStatistics, TensorCache
 from neurotrain.data.cache.texts import TextEmbeddingCache, captions_of, drop_captions
@@ -22,7 +22,6 @@ __all__ = [
     "EncodingStatistics",
     "FolderStatistics",
     "GcReport",
-    "ImagePreparation",
     "LatentCache",
     "LatentEncoder",
     "LatentMode",
