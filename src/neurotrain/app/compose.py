@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from neurotrain.app.defaults_lists import lean_defaults_lists
 from neurotrain.app.expansion import check_expansion
 from neurotrain.app.overrides import EXPERIMENT, config_folder, force_values, readable, substituted, user_folder
 from neurotrain.app.precision import fastest_precision
@@ -65,6 +66,7 @@ def prepare() -> None:
     """Register nodes, resolvers and the user's folder; safe to call twice."""
     register()
     bound_loaders()
+    lean_defaults_lists()
     OmegaConf.register_new_resolver("fastest_precision", fastest_precision, replace=True)
     if UserFolder not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserFolder)
