@@ -29,7 +29,8 @@ def _small(run: Path) -> list[str]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_iterations_of_every_experiment(method: str, tmp_path: Path) -> None:
-    trajectories = ["model.method.count=16", "model.method.teacher_steps=2"] if method == "ode" else []
+    place = {"ode": "", "dmd2": "regression.", "adversarial": "regression."}.get(method)
+    trajectories = [] if place is None else [f"model.method.{place}{size}" for size in ("count=16", "teacher_steps=2")]
     run = neurotrain.train(neurotrain.compose(f"gaussian_mixture_{method}", [*_small(tmp_path / "run"), *trajectories]))
     assert run.trainer.global_step == 2
     steps = {name for name in run.metrics if name.startswith("test/energy_distance_")}

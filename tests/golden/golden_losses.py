@@ -17,6 +17,7 @@ FILE = Path(__file__).parent / "losses.json"
 STEPS = 3
 
 _GAUSSIAN = ("adversarial", "consistency", "dmd2", "fine_tune", "mean_flow", "progressive")
+_TRAJECTORIES = ["model.method.regression.count=24", "model.method.regression.teacher_steps=4"]
 _DIGITS = ("student", "teacher")
 _FORCED = ("width=16", "depth=1", "heads=2")
 _COCO = ["data.decoder.preparation.resolution=32", "data.decoder.preparation.multiple=16"]
@@ -123,6 +124,7 @@ SMALL: dict[str, list[str]] = {
             "data.batch_size=8",
             "model.pipeline.reference=50",
             "model.roles.student.network.width=8",
+            *(_TRAJECTORIES if method in ("adversarial", "dmd2") else []),
         ]
         for method in _GAUSSIAN
     },

@@ -23,5 +23,6 @@ DIFFUSION: tuple[tuple[str, str, str, str], ...] = (
     ("pipelines", "model/pipeline", "neurotrain.diffusion.families", "neurotrain.diffusion.families.Family"),
     ("low_ranks", "model/low_rank", "neurotrain.diffusion.families", "neurotrain.diffusion.families.Lora"),
     ("picture_scores", "model/score", "neurotrain.diffusion.scores", "neurotrain.diffusion.scores.PictureScore"),
+    ("regressions", "model/regression", _DISTILLATION, f"{_DISTILLATION}.TrajectoryRegression"),
     ("distillation_methods", "model/method", _DISTILLATION, f"{_DISTILLATION}.Method"),
 )

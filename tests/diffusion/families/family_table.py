@@ -39,6 +39,7 @@ from neurotrain.tasks.distillation import (
     OdeDistillation,
     Progressive,
     SelfForcing,
+    TrajectoryRegression,
 )
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
@@ -187,6 +188,7 @@ ROWS: dict[str, Row] = {
     ),
 }
 _INTERVALS: dict[str, Any] = {"start_intervals": 4, "end_intervals": 8}
+_REGRESSION = partial(TrajectoryRegression, count=4, shard=2, teacher_steps=2)
 COLUMNS: dict[str, Column] = {
     "fine_tune": Column(new=FineTune),
     "ode": Column(new=lambda: OdeDistillation(count=4, shard=2, teacher_steps=2), roles=("teacher",)),
@@ -195,8 +197,12 @@ COLUMNS: dict[str, Column] = {
     "consistency, guided": Column(new=lambda: Consistency(**_INTERVALS, guidance=(2.0, 6.0)), roles=("teacher",)),
     # In the first iteration the critic of a pipeline is the teacher, and the student stands still: it needs another.
     "dmd2": Column(new=lambda: Dmd2(steps=2, update_ratio=1), roles=("teacher", "critic")),
-    "dmd2, head": Column(new=lambda: Dmd2(update_ratio=1), roles=("teacher", "critic", "discriminator")),
-    "adversarial": Column(new=Adversarial, roles=("teacher", "discriminator")),
+    "dmd2, head": Column(
+        new=lambda: Dmd2(update_ratio=1, regression=_REGRESSION()), roles=("teacher", "critic", "discriminator")
+    ),
+    "adversarial": Column(
+        new=lambda: Adversarial(regression=_REGRESSION(weight=0.5)), roles=("teacher", "discriminator")
+    ),
     "mean_flow": Column(new=MeanFlow),
     "diffusion_forcing": Column(new=DiffusionForcing),
     "self_forcing": Column(new=lambda: SelfForcing(steps=2, update_ratio=1), roles=("teacher", "critic")),

@@ -248,7 +248,7 @@ def test_trajectories_end_where_the_equation_does_and_are_kept_by_what_they_depe
         return method
 
     method = prepared(tmp_path / "cache")
-    noise, end = method._states[:, 0], method._end
+    noise, end = method._regression._states[:, 0], method._regression._end
     exact = ode_solution(noise.double(), mixture=GaussianMixture(), steps=150)
     assert float((end - exact).abs().median()) < 5e-3
     (folder,) = (tmp_path / "cache").iterdir()
@@ -257,7 +257,7 @@ def test_trajectories_end_where_the_equation_does_and_are_kept_by_what_they_depe
     stamps = [path.stat().st_mtime_ns for path in shards]
     shards[1].unlink()
     again = prepared(tmp_path / "cache")
-    assert torch.equal(again._end, end)
+    assert torch.equal(again._regression._end, end)
     assert [shards[index].stat().st_mtime_ns for index in (0, 2)] == [stamps[0], stamps[2]]
     prepared(tmp_path / "cache", seed=1)
     assert len(list((tmp_path / "cache").iterdir())) == 2
@@ -266,12 +266,13 @@ def test_trajectories_end_where_the_equation_does_and_are_kept_by_what_they_depe
 def test_any_number_of_ranks_fills_one_cache(tmp_path: Path) -> None:
     method = OdeDistillation(folder=tmp_path, count=70, shard=16, teacher_steps=2)
     made = task(method)
-    key = method._key()
+    teacher, regression = made.views["teacher"], method._regression
+    key = regression.key(teacher, times=method.times)
     assert key.shards == 5
     caches = [TrajectoryCache(root=tmp_path / str(size), key=key) for size in (1, 2)]
 
-    def make(index: int, length: int) -> dict[str, Tensor]:
-        return method._make(index, length, torch.device("cpu"))
+    def make(index: int, length: int) -> Mapping[str, Tensor]:
+        return regression.make(teacher, index, length, times=method.times, device=torch.device("cpu"))
 
     assert caches[0].fill(make, rank=0, world_size=1) == 5
     assert caches[1].fill(make, rank=0, world_size=2) == 3
@@ -281,5 +282,5 @@ def test_any_number_of_ranks_fills_one_cache(tmp_path: Path) -> None:
     one, two = (cache.read() for cache in caches)
     assert one["end"].shape == (70, 2)
     assert all(torch.equal(value, two[name]) for name, value in one.items())
-    assert made.views["teacher"].handle.optimizer is None
+    assert teacher.handle.optimizer is None
     assert ADAM.keywords["lr"] > 0

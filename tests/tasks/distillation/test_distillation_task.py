@@ -44,6 +44,7 @@ from neurotrain.tasks.distillation import (
     Progressive,
     RoleWithoutGradientError,
     SelfForcing,
+    TrajectoryRegression,
     Update,
 )
 
@@ -62,13 +63,16 @@ def _methods() -> dict[str, Any]:
     torch.manual_seed(3)
     on_critic = Role(network=FeatureHeads(channels=(16,), width=8, depth=1), optimizer=ADAM)
     with_head = {**_dmd2_roles(), "discriminator": on_critic}
+    regression = TrajectoryRegression(count=40, shard=16, teacher_steps=4)
     return {
         "fine_tune": lambda: task(FineTune(min_snr_gamma=5.0), {"student": student()}),
         "ode": lambda: task(ode),
         "progressive": lambda: task(Progressive(start_steps=4)),
         "consistency": lambda: task(Consistency(start_intervals=4, end_intervals=8, target="ema")),
-        "dmd2": lambda: task(Dmd2(steps=2, update_ratio=3), with_head),
-        "adversarial": lambda: task(Adversarial(), {"student": student(), "teacher": Role(), "discriminator": heads()}),
+        "dmd2": lambda: task(Dmd2(steps=2, update_ratio=3, regression=regression), with_head),
+        "adversarial": lambda: task(
+            Adversarial(regression=regression), {"student": student(), "teacher": Role(), "discriminator": heads()}
+        ),
         "mean_flow": lambda: task(MeanFlow(), {"student": student(scalars=("span",))}),
         "diffusion_forcing": lambda: clips_task(
             DiffusionForcing(), {"student": clips_role(), "teacher": exact_clips()}
@@ -144,6 +148,13 @@ def test_the_trainer_counts_iterations_and_each_role_its_own_steps(tmp_path: Pat
     assert settings.average.updates == 3
     logged = running.callback_metrics
     assert {"train/gradient_norm/student", "train/gradient_norm/critic", "train/loss/critic"} <= logged.keys()
+
+
+def test_a_role_that_never_steps_in_an_iteration_of_the_log_is_logged_too(tmp_path: Path) -> None:
+    made = task(Dmd2(update_ratio=2), _dmd2_roles())
+    running = trainer(tmp_path, max_epochs=1, log_every_n_steps=2)
+    running.fit(made, datamodule=data())  # the student steps in iterations 0 and 2, the log is written after 1 and 3
+    assert {"train/loss/student", "train/matching/student", "train/loss/critic"} <= running.logged_metrics.keys()
 
 
 class _Plain(Method):

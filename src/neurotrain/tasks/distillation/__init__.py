@@ -9,6 +9,7 @@ from neurotrain.tasks.distillation.fine_tune import FineTune
 from neurotrain.tasks.distillation.mean_flow import MeanFlow
 from neurotrain.tasks.distillation.ode_distillation import OdeDistillation
 from neurotrain.tasks.distillation.progressive import Progressive
+from neurotrain.tasks.distillation.regression import TrajectoryRegression
 from neurotrain.tasks.distillation.self_forcing import SelfForcing
 from neurotrain.tasks.distillation.task import DistillationTask, RoleWithoutGradientError
 
@@ -27,6 +28,7 @@ __all__ = [
     "Progressive",
     "RoleWithoutGradientError",
     "SelfForcing",
+    "TrajectoryRegression",
     "Update",
     "Workplace",
 ]

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neurotrain.diffusion import Condition, PreparedBatch, even_times
+from neurotrain.diffusion import Condition, PreparedBatch
 from neurotrain.noise import LogitNormalTimes, TimeSampling
-from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, noise_like
+from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, Workplace, noise_like
+from neurotrain.tasks.distillation.regression import TrajectoryRegression
 from neurotrain.tasks.distillation.rollout import simulated_input
 
 
@@ -28,17 +29,27 @@ def hinge(on_real: Tensor, on_fake: Tensor) -> Tensor:
 class Adversarial(Method):
     """The student's samples, noised, must look to the teacher's features as noised real data do.
 
+    A student that begins as its teacher needs no more. One that begins from noise can be held near its teacher by a
+    ``regression``, which is added to its loss.
+
     Args:
         steps: of the student.
         times: distribution of the noise under which real and made are compared.
         r1_weight: of the squared gradient of the real logits by the real features; 0: none.
         update_ratio: updates of the discriminator for one of the student.
+        regression: on the teacher's trajectories, at all of the student's times; None: there is none.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or the regression has fewer steps of the teacher than the student's.
 
     Reference:
-        Sauer et al., 2024 (arXiv:2403.12015); the penalty: Mescheder et al., 2018 (arXiv:1801.04406).
+        Sauer et al., 2024 (arXiv:2403.12015); the penalty: Mescheder et al., 2018 (arXiv:1801.04406); with a
+        regression: Kang et al., 2024 (arXiv:2405.05967).
+
+    Example:
+        >>> method = Adversarial(update_ratio=2, regression=TrajectoryRegression(count=20000))
+        >>> method.period("student"), method.period("discriminator")
+        (2, 1)
     """
 
     needs: ClassVar[Needs] = Needs(trained=("student", "discriminator"), frozen=("teacher",))
@@ -50,13 +61,23 @@ class Adversarial(Method):
         times: TimeSampling | None = None,
         r1_weight: float = 0.1,
         update_ratio: int = 1,
+        regression: TrajectoryRegression | None = None,
     ) -> None:
         if steps < 1 or update_ratio < 1 or r1_weight < 0:
             raise ValueError(
                 f"steps={steps} and update_ratio={update_ratio} must be 1 or more, r1_weight={r1_weight} 0"
             )
+        if regression is not None:
+            regression.check(steps=steps)
         self._steps, self._ratio, self._r1 = steps, update_ratio, r1_weight
+        self._regression = regression
         self._times = LogitNormalTimes() if times is None else times
+
+    def prepare(self, workplace: Workplace) -> None:
+        """Make the trajectories, where there is a regression."""
+        if self._regression is not None:
+            times = self.student_times(self._steps)
+            self._regression.prepare(self.views["teacher"], times=times, workplace=workplace)
 
     def period(self, role: str) -> int:
         """The student steps in every ``update_ratio``-th iteration."""
@@ -66,23 +87,30 @@ class Adversarial(Method):
         """The discriminator, then, where it is its turn, the student."""
         yield self._discriminator_update(batch, moment)
         if moment.iteration % self._ratio == 0:
-            x0 = self._samples(batch, moment)
-            with self.views["discriminator"].frozen():
-                logits, _ = self._logits(x0, batch.condition, moment)
-            yield Update("student", -logits.mean())
+            yield self._student_update(batch, moment)
 
     def _samples(self, batch: PreparedBatch, moment: Moment) -> Tensor:
-        student, context = self.views["student"], self.context
-        times = even_times(self._steps, first=context.first_time, last=context.last_time)[:-1].tolist()
+        student = self.views["student"]
         x_t, t = simulated_input(
             student.predict_x0,
             noise_like(batch.x0, moment),
-            times,
+            self.student_times(self._steps),
             condition=batch.condition,
-            schedule=context.schedule,
+            schedule=self.context.schedule,
             generator=moment.generator,
         )
         return student.predict_x0(x_t, t, batch.condition)
+
+    def _student_update(self, batch: PreparedBatch, moment: Moment) -> Update:
+        x0 = self._samples(batch, moment)
+        with self.views["discriminator"].frozen():
+            logits, _ = self._logits(x0, batch.condition, moment)
+        fooled = -logits.mean()
+        if self._regression is None:
+            return Update("student", fooled)
+        error = self._regression.error(self.views["student"], len(x0), moment)
+        loss = fooled + self._regression.weight * error
+        return Update("student", loss, {"fooled": fooled, "regression": error})
 
     def _discriminator_update(self, batch: PreparedBatch, moment: Moment) -> Update:
         with torch.no_grad():

@@ -169,6 +169,11 @@ class Method(ABC):
         """Iterations from one update of a role to the next; the first is in iteration 0."""
         return 1
 
+    def student_times(self, steps: int) -> tuple[float, ...]:
+        """At which a student of so many steps is called, falling."""
+        context = self.context
+        return tuple(even_times(steps, first=context.first_time, last=context.last_time)[:-1].tolist())
+
     def generate(
         self,
         view: RoleView,

@@ -9,9 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neurotrain.diffusion import Condition, PreparedBatch, even_times
+from neurotrain.diffusion import Condition, PreparedBatch
 from neurotrain.noise import expand
-from neurotrain.tasks.distillation.base import Method, Moment, Needs, Update, mean_square, noise_like, uniform
+from neurotrain.tasks.distillation.base import (
+    Method,
+    Moment,
+    Needs,
+    Update,
+    Workplace,
+    mean_square,
+    noise_like,
+    uniform,
+)
+from neurotrain.tasks.distillation.regression import TrajectoryRegression
 from neurotrain.tasks.distillation.rollout import simulated_input
 
 Weighting = Literal["sample", "kl"]
@@ -54,6 +64,10 @@ class Dmd2(Method):
     trained on what it meets when it samples. With a role ``discriminator`` (a head on the critic's features) the critic
     also tells real data from the student's, and the student is trained to pass for real.
 
+    The difference of two scores says little where the student makes nothing. A student that begins as its teacher makes
+    something everywhere; for one that begins from noise there is the ``regression`` of the method's first form, which
+    is added to the student's loss.
+
     Args:
         steps: of the student.
         update_ratio: updates of the critic for one of the student.
@@ -62,12 +76,19 @@ class Dmd2(Method):
         low: smallest time at which scores are compared, as a share of the range.
         high: largest such time.
         gan_weight: of the adversarial loss in the student's; has an effect with a discriminator only.
+        regression: on the teacher's trajectories, at all of the student's times; None: there is none.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or the regression has another guidance or fewer steps of the teacher
+            than the student's.
 
     Reference:
-        Yin et al., 2024 (arXiv:2405.14867).
+        Yin et al., 2024 (arXiv:2405.14867); the regression: Yin et al., 2023 (arXiv:2311.18828), section 3.3.
+
+    Example:
+        >>> method = Dmd2(update_ratio=2, regression=TrajectoryRegression(weight=0.25, count=20000))
+        >>> method.period("student"), method.period("critic")
+        (2, 1)
     """
 
     needs: ClassVar[Needs] = Needs(trained=("student", "critic"), frozen=("teacher",), optional=("discriminator",))
@@ -82,6 +103,7 @@ class Dmd2(Method):
         low: float = 0.02,
         high: float = 0.98,
         gan_weight: float = 3e-3,
+        regression: TrajectoryRegression | None = None,
     ) -> None:
         if steps < 1 or update_ratio < 1:
             raise ValueError(f"steps={steps}, update_ratio={update_ratio}: expected 1 or more")
@@ -89,9 +111,23 @@ class Dmd2(Method):
             raise ValueError(f"low={low}, high={high}: expected 0 <= low < high <= 1")
         if gan_weight <= 0:
             raise ValueError(f"gan_weight={gan_weight}: must be above 0; leave the role discriminator out instead")
+        if regression is not None:
+            regression.check(steps=steps)
+            if regression.guidance != guidance:
+                raise ValueError(
+                    f"guidance={guidance}, but regression.guidance={regression.guidance}: the student would follow two "
+                    "teachers; set both alike"
+                )
         self._steps, self._ratio, self._guidance = steps, update_ratio, guidance
         self._weighting: Weighting = weighting
         self._low, self._high, self._gan_weight = low, high, gan_weight
+        self._regression = regression
+
+    def prepare(self, workplace: Workplace) -> None:
+        """Make the trajectories, where there is a regression."""
+        if self._regression is not None:
+            times = self.student_times(self._steps)
+            self._regression.prepare(self.views["teacher"], times=times, workplace=workplace)
 
     def period(self, role: str) -> int:
         """The student steps in every ``update_ratio``-th iteration."""
@@ -109,15 +145,13 @@ class Dmd2(Method):
 
     def samples(self, batch: PreparedBatch, moment: Moment) -> Tensor:
         """The student's samples for a batch's conditions, with gradients to the last call of the student."""
-        student, context = self.views["student"], self.context
-        noise = noise_like(batch.x0, moment)
-        times = even_times(self._steps, first=context.first_time, last=context.last_time)[:-1].tolist()
+        student = self.views["student"]
         x_t, t = simulated_input(
             student.predict_x0,
-            noise,
-            times,
+            noise_like(batch.x0, moment),
+            self.student_times(self._steps),
             condition=batch.condition,
-            schedule=context.schedule,
+            schedule=self.context.schedule,
             generator=moment.generator,
         )
         return student.predict_x0(x_t, t, batch.condition)
@@ -143,6 +177,10 @@ class Dmd2(Method):
                 fooled = F.softplus(-self._logits(x0, batch.condition, moment)).mean()
             loss = loss + self._gan_weight * fooled
             figures["fooled"] = fooled
+        if self._regression is not None:
+            error = self._regression.error(self.views["student"], len(x0), moment)
+            loss = loss + self._regression.weight * error
+            figures["regression"] = error
         return Update("student", loss, figures)
 
     def _critic_update(self, x0: Tensor, condition: Condition, moment: Moment) -> Update:

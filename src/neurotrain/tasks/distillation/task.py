@@ -74,6 +74,7 @@ class DistillationTask(LightningModule):
         self._generator: torch.Generator | None = None
         self._generator_states: list[Tensor] = []
         self._losses: dict[str, Tensor] = {}
+        self._figures: dict[str, Tensor | float] = {}  # since the log was last written
 
     @property
     def generator(self) -> torch.Generator:
@@ -151,9 +152,11 @@ class DistillationTask(LightningModule):
         self._pending = 0 if last else self._pending + 1
         if last:
             self._count_iteration()
+            # A role that steps in every n-th iteration only may never do so in the one in which the log is written.
+            self._figures |= {**{f"train/loss/{role}": loss for role, loss in losses.items()}, **figures}
             if logs:
-                named = {f"train/loss/{role}": loss for role, loss in losses.items()}
-                self.log_dict({**named, **figures}, batch_size=1)
+                self.log_dict(self._figures, batch_size=1)
+                self._figures = {}
         self._losses |= losses
         return {"loss": torch.stack(list(self._losses.values())).sum()}
 
