@@ -49,6 +49,26 @@ def test_first_and_count_divide_the_digits_without_overlap(tmp_path: Path) -> No
         _source(tmp_path, count=21).setup()
 
 
+def test_an_order_of_ones_own_divides_them_at_random(tmp_path: Path) -> None:
+    write_mnist(tmp_path, count=20)
+    pixels, labels = digits(20)
+    ids: list[list[str]] = []
+    for part in ({"count": 15}, {"first": 15}, {"count": 15, "order_seed": 2}):
+        source = _source(tmp_path, **{"order_seed": 1, **part})
+        source.setup()
+        ids.append(source.table().column("id").to_pylist())
+        for place, name in enumerate(ids[-1]):
+            number = int(name.removeprefix("test-"))
+            assert source.read(place).fields["label"] == labels[number]
+            assert source.read(place).fields["image"].endswith(pixels[number].tobytes())
+    train, test, other = ids
+    assert sorted(train + test) == [f"test-{number:05d}" for number in range(20)]
+    assert train != sorted(train)
+    assert set(train) != set(other)
+    with pytest.raises(ValueError, match="order_seed=-1"):
+        _source(tmp_path, order_seed=-1)
+
+
 def test_other_pixels_are_another_fingerprint(tmp_path: Path) -> None:
     write_mnist(tmp_path, count=10)
     before = _source(tmp_path)

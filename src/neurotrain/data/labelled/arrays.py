@@ -37,19 +37,24 @@ class LabelledArraySource(Source):
     Args:
         name: of the source.
         storage: holds the files.
-        first: number of the first picture that counts, in the files' order.
+        first: number of the first picture that counts.
         count: how many count; None: all that follow.
+        order_seed: of the order in which pictures are numbered; None: the files' own.
 
     Raises:
         ValueError: if a number is out of range.
     """
 
-    def __init__(self, *, name: str, storage: Storage, first: int, count: int | None) -> None:
+    def __init__(
+        self, *, name: str, storage: Storage, first: int, count: int | None, order_seed: int | None = None
+    ) -> None:
         super().__init__(name=name)
         if first < 0 or (count is not None and count < 1):
             raise ValueError(f"first={first}, count={count}: need at least 0, and at least 1 or None")
+        if order_seed is not None and order_seed < 0:
+            raise ValueError(f"order_seed={order_seed}: need at least 0, or None for the files' order")
         self.storage = storage
-        self._first, self._count = first, count
+        self._first, self._count, self._order_seed = first, count, order_seed
         self._images: LabelledImages | None = None
         self._fingerprint = ""
 
@@ -76,17 +81,17 @@ class LabelledArraySource(Source):
         end = total if self._count is None else self._first + self._count
         if end > total or self._first >= total:
             raise ValueError(f"{self.name}: first={self._first}, count={self._count}: there are {total} pictures")
-        part = slice(self._first, end)
-        digest = hashlib.blake2b("\n".join(images.ids[part]).encode(), digest_size=8)
-        digest.update(np.ascontiguousarray(images.pixels[part]).tobytes())
-        digest.update(images.labels[part].astype("<i8").tobytes())
-        self._fingerprint = digest.hexdigest()
+        part = self._order(total)[self._first : end]
         self._images = LabelledImages(
             pixels=np.ascontiguousarray(images.pixels[part]),
             labels=images.labels[part],
-            ids=images.ids[part],
-            uris=images.uris[part],
+            ids=tuple(images.ids[number] for number in part),
+            uris=tuple(images.uris[number] for number in part),
         )
+        digest = hashlib.blake2b("\n".join(self._images.ids).encode(), digest_size=8)
+        digest.update(self._images.pixels.tobytes())
+        digest.update(self._images.labels.astype("<i8").tobytes())
+        self._fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -123,6 +128,11 @@ class LabelledArraySource(Source):
         """Of ids, pixels and classes."""
         self._ready()
         return self._fingerprint
+
+    def _order(self, total: int) -> NDArray[np.int64]:
+        if self._order_seed is None:
+            return np.arange(total)
+        return np.random.default_rng(self._order_seed).random(total).argsort(kind="stable")
 
     def _ready(self) -> LabelledImages:
         if self._images is None:
