@@ -21,6 +21,7 @@ from neurotrain.networks.text import Tokenizer
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
 from neurotrain.tasks.sample_losses import sample_losses
 from neurotrain.tasks.schedules import Schedule
+from neurotrain.tasks.training_figures import log_step, over_ranks
 
 
 class CaptionPrediction(TypedDict):
@@ -115,18 +116,12 @@ class CaptioningTask(LightningModule):
                 )
         loss = self._loss(batch["image"], batch["caption"], label_smoothing=self.label_smoothing)
         self.running.add_(torch.stack((loss.detach().double(), torch.ones_like(loss, dtype=torch.float64))))
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
-            rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
-            self.log_dict({"train/loss_step": loss.detach(), "train/lr": rate}, batch_size=len(batch["id"]))
+        log_step(self, loss, batch_size=len(batch["id"]))
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss, then start anew."""
-        total = self.running
-        if self.trainer.world_size > 1:
-            reduced = self.trainer.strategy.reduce(total.clone(), reduce_op="sum")
-            assert isinstance(reduced, Tensor)
-            total = reduced
+        total = over_ranks(self, self.running)
         self.log("train/loss", (total[0] / total[1].clamp(min=1)).float())
         self.running.zero_()
 

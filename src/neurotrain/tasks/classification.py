@@ -19,6 +19,7 @@ from neurotrain.tasks.optimization import OptimizerFactory, layer_groups, optimi
 from neurotrain.tasks.sample_losses import TrainingOutput, sample_losses
 from neurotrain.tasks.schedules import Schedule
 from neurotrain.tasks.teaching import Distillation
+from neurotrain.tasks.training_figures import log_step, over_ranks
 
 _MIXED = "mixed_batches"
 """Key in a checkpoint: how many batches this run has mixed."""
@@ -141,21 +142,14 @@ class ClassificationTask(LightningModule):
             share = self._distillation.share
             loss = (1 - share) * loss + share * self._distillation.loss(logits, image)
         self._count(loss.detach(), logits.detach(), target)
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
-            rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
-            self.log_dict({"train/loss_step": loss.detach(), "train/lr": rate}, batch_size=len(batch["id"]))
+        log_step(self, loss, batch_size=len(batch["id"]))
         if self.tells_sample_losses:
             return {"loss": loss, "sample_loss": sample_losses(self.loss, logits, target)}
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and accuracy (of mixed images: in their heavier class), then start anew."""
-        total = self.running
-        if self.trainer.world_size > 1:
-            reduced = self.trainer.strategy.reduce(total.clone(), reduce_op="sum")
-            assert isinstance(reduced, Tensor)
-            total = reduced
-        loss, hits, images, batches = total
+        loss, hits, images, batches = over_ranks(self, self.running)
         figures = {"train/loss": (loss / batches.clamp(min=1)).float()}
         figures["train/accuracy"] = (hits / images.clamp(min=1)).float()
         self.log_dict(figures, prog_bar=False)

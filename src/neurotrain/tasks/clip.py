@@ -17,6 +17,7 @@ from neurotrain.networks.clip import ClipNetwork, Prompts, class_features
 from neurotrain.networks.text import Tokenizer, WordTokenizer
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
 from neurotrain.tasks.schedules import Schedule
+from neurotrain.tasks.training_figures import log_step, over_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -134,19 +135,12 @@ class ClipTask(LightningModule):
         found = self.network(batch["image"], tokens, stored)
         loss = self.loss(found.image, found.text, scale=found.scale, bias=found.bias)
         self.running.add_(torch.stack((loss.detach().double(), loss.new_ones((), dtype=torch.float64))))
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
-            rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
-            figures = {"train/loss_step": loss.detach(), "train/lr": rate, "train/scale": found.scale.detach()}
-            self.log_dict(figures, batch_size=len(batch["id"]))
+        log_step(self, loss, batch_size=len(batch["id"]), further={"train/scale": found.scale})
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss, then start anew."""
-        total = self.running
-        if self.trainer.world_size > 1:
-            reduced = self.trainer.strategy.reduce(total.clone(), reduce_op="sum")
-            assert isinstance(reduced, Tensor)
-            total = reduced
+        total = over_ranks(self, self.running)
         self.log("train/loss", (total[0] / total[1].clamp(min=1)).float())
         self.running.zero_()
 

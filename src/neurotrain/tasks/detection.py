@@ -15,6 +15,7 @@ from neurotrain.metrics import MeanAveragePrecision
 from neurotrain.networks.detection import Detection, DetectionTarget, Detector
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
 from neurotrain.tasks.schedules import Schedule
+from neurotrain.tasks.training_figures import log_step, over_ranks
 
 _CATEGORIES = "categories"
 """Key in a checkpoint: number and name of each label's category."""
@@ -125,18 +126,12 @@ class DetectionTask(LightningModule):
         parts = torch.stack([losses[name].float() for name in self.network.loss_names])
         told = parts.detach()
         self.running.add_(torch.cat([told, torch.ones_like(told[:1])]))
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
-            rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
-            self.log_dict({"train/loss_step": told.sum(), "train/lr": rate}, batch_size=len(batch["id"]))
+        log_step(self, told.sum(), batch_size=len(batch["id"]))
         return parts.sum()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss, whole and in its parts, then start anew."""
-        total = self.running
-        if self.trainer.world_size > 1:
-            reduced = self.trainer.strategy.reduce(total.clone(), reduce_op="sum")
-            assert isinstance(reduced, Tensor)
-            total = reduced
+        total = over_ranks(self, self.running)
         means = (total[:-1] / total[-1].clamp(min=1)).float()
         parts = {f"train/{_plain(name)}": value for name, value in zip(self.network.loss_names, means, strict=True)}
         self.log_dict({"train/loss": means.sum(), **parts}, prog_bar=False)

@@ -18,6 +18,7 @@ from neurotrain.networks import SegmentationOutput
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
 from neurotrain.tasks.sample_losses import TrainingOutput, sample_losses
 from neurotrain.tasks.schedules import Schedule
+from neurotrain.tasks.training_figures import log_step, over_ranks
 
 _SMALLEST_PROBABILITY = 1e-7  # keeps log(p) of a saturated float32 sigmoid finite
 
@@ -175,18 +176,14 @@ class SegmentationTask(LightningModule):
         self.loss_sum.add_(detached)
         self.loss_count.add_(1)
         self.running.update(logits.detach(), batch["mask"], batch["valid"])
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self.log_dict({"train/loss_step": detached, "train/lr": rate}, batch_size=len(batch["id"]))
+        log_step(self, detached, batch_size=len(batch["id"]))
         if self.tells_sample_losses:
             return {"loss": loss, "sample_loss": sample_losses(self.loss, logits, batch["mask"], batch["valid"])}
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and its figures at threshold 0.5, then start anew."""
-        total = torch.stack((self.loss_sum, self.loss_count))
-        if self.trainer.world_size > 1:
-            total = self.trainer.strategy.reduce(total, reduce_op="sum")
+        total = over_ranks(self, torch.stack((self.loss_sum, self.loss_count)))
         figures = {f"train/{name}": value for name, value in self.running.compute().items()}
         self.log_dict({"train/loss": (total[0] / total[1].clamp(min=1)).float(), **figures}, prog_bar=False)
         self.loss_sum.zero_()

@@ -17,6 +17,7 @@ from neurotrain.metrics.volumes import Absent
 from neurotrain.networks import SegmentationOutput
 from neurotrain.tasks.optimization import OptimizerFactory, optimizer_and_schedule
 from neurotrain.tasks.schedules import Schedule
+from neurotrain.tasks.training_figures import log_step, over_ranks
 
 
 class VolumePrediction(TypedDict):
@@ -118,18 +119,12 @@ class VolumeSegmentationTask(LightningModule):
         detached = loss.detach()
         self.loss_sum.add_(torch.stack((detached.double(), torch.ones_like(detached, dtype=torch.float64))))
         self.running.update(logits.detach(), batch["mask"], batch["valid"])
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self.log_dict({"train/loss_step": detached, "train/lr": rate}, batch_size=len(batch["id"]))
+        log_step(self, detached, batch_size=len(batch["id"]))
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and its figures over all patches, then start anew."""
-        total = self.loss_sum
-        if self.trainer.world_size > 1:
-            reduced = self.trainer.strategy.reduce(total.clone(), reduce_op="sum")
-            assert isinstance(reduced, Tensor)
-            total = reduced
+        total = over_ranks(self, self.loss_sum)
         figures = {f"train/{name}": value for name, value in self.running.compute().items()}
         self.log_dict({"train/loss": (total[0] / total[1].clamp(min=1)).float(), **figures}, prog_bar=False)
         self.loss_sum.zero_()
