@@ -22,6 +22,7 @@ from neurotrain.diffusion import (
     solve,
     unconditional,
 )
+from neurotrain.diffusion.energy import mean_distance
 from neurotrain.diffusion.families import AnalyticFamily, Assembly, ode_solution
 from neurotrain.networks.denoisers import PointMLP
 from neurotrain.networks.gaussian_mixture import GaussianMixture
@@ -173,6 +174,15 @@ def test_samples_of_the_teacher_are_the_mixtures_and_of_one_seed() -> None:
     noise = torch.randn(500, 2)
     poor = solve(view, noise, steps=2, sampler="ddim", condition={})
     assert energy_distance(poor, true[0]) > limit
+
+
+@pytest.mark.parametrize("held", [1, 13, 40, 10_000])
+def test_mean_distance_is_the_same_however_few_distances_are_held(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurotrain.diffusion.energy._HELD", held)
+    x, y = _points(7), _points(13, seed=1)
+    for one, other in ((x, y), (y, x), (y, y)):
+        expected = torch.cdist(one.double(), other.double()).mean().item()
+        assert mean_distance(one, other) == pytest.approx(expected, rel=1e-6)
 
 
 def test_energy_distance_against_the_sums_over_pairs() -> None:

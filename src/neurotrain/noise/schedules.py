@@ -344,8 +344,10 @@ def _wide(t: Tensor) -> Tensor:
         raise ValueError(
             f"t is {t.dtype}: expected floats in [0, 1]; the index i of a step is the time (i + 1) / steps"
         )
-    if t.device.type == "cpu" and t.numel() and not bool((t.detach().min() >= 0) & (t.detach().max() <= 1)):
-        raise ValueError(f"t lies in [{float(t.min()):g}, {float(t.max()):g}]: expected [0, 1]")
+    if t.device.type == "cpu" and t.numel():
+        low, high = map(float, torch.aminmax(t.detach()))
+        if not (low >= 0 and high <= 1):  # NaN too
+            raise ValueError(f"t lies in [{low:g}, {high:g}]: expected [0, 1]")
     return t.double()
 
 
