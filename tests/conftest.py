@@ -21,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--attacks", action="store_true", help="a table of the hostile suite's attacks and results")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: whole runs wait for their processes, servers and disks a third of their time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 _LONG = ("e2e", "chaos", "strategies", "golden", "app")
 """Folders of whole runs. They begin first, or one process would be left alone with them at the end."""
 
