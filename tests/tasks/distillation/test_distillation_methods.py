@@ -200,6 +200,30 @@ def test_mean_flow_of_a_point_is_the_straight_line_to_it() -> None:
     assert float(wrong.loss) > 0.1
 
 
+@pytest.mark.parametrize(("count", "equal", "moving"), [(6, 0.5, 3), (4, 0.9, 0), (1, 0.0, 1)])
+def test_mean_flow_derives_only_where_the_two_times_differ(count: int, equal: float, moving: int) -> None:
+    """Its loss is that of the derivative of all samples, though the network is derived at some alone."""
+    method = MeanFlow(power=0.0, equal_share=equal)
+    made = task(method, {"student": student(scalars=("span",))})
+    view = made.views["student"]
+
+    class Cubic(torch.nn.Module):
+        def forward(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+            return x_t**3 + (t - 0.5 * condition["span"] ** 2)[:, None]
+
+    view.handle.module = Cubic()
+    x0 = torch.randn(count, 2, generator=torch.Generator().manual_seed(2))
+    (update,) = method.updates(PreparedBatch(x0), _moment())
+    moment = _moment()
+    t, r, found = method._pair(count, moment)  # pyright: ignore[reportPrivateUsage]
+    velocity = torch.randn(x0.shape, generator=moment.generator) - x0
+    x_t, span = x0 + t[:, None] * velocity, t - r
+    change = 3 * x_t**2 * velocity + (1 - span)[:, None]  # d/dt of the span is 1, as r stays
+    error = x_t**3 + (t - 0.5 * span**2)[:, None] - (velocity - span[:, None] * change)
+    assert found == moving == int((r < t).sum())
+    torch.testing.assert_close(update.loss, error.square().sum(1).mean())
+
+
 def test_fine_tuning_measures_the_error_in_the_prediction_that_is_asked_for() -> None:
     """The teacher is the best denoiser: its loss is the spread that no network can predict."""
     mixture = _gaussian((0.0, 0.0), 1.0)

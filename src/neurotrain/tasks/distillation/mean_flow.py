@@ -84,19 +84,13 @@ class MeanFlow(Method):
     def updates(self, batch: PreparedBatch, moment: Moment) -> Iterator[Update]:
         """One update of the student."""
         x0, student = batch.x0, self.views["student"]
-        t, r = self._pair(len(x0), moment)
+        t, r, moving = self._pair(len(x0), moment)
         noise = coupled_noise(batch, moment, size=self._coupling)
         x_t = self.adapter.add_noise(x0, noise, t)
         velocity = noise - x0
 
-        def average(x: Tensor, end: Tensor, time: Tensor) -> Tensor:
-            return _average_velocity(student, x, end, time, batch.condition)
-
-        one, zero = torch.ones_like(t), torch.zeros_like(t)
-        # The fused kernels of attention know no forward derivative, the plain one does.
-        with sdpa_kernel(SDPBackend.MATH):
-            along = torch.func.jvp(average, (x_t, r, t), (velocity, zero, one))
-        found, change = along[0], along[1]
+        found = _average_velocity(student, x_t, r, t, batch.condition)
+        change = self._change(x_t, velocity, (r, t), batch.condition, moving=moving)
         wanted = (velocity - expand(t - r, x_t) * change).detach()
         square = (found - wanted).float().square().flatten(1).sum(1)
         weight = (square.detach() + self._offset) ** -self._power
@@ -123,13 +117,32 @@ class MeanFlow(Method):
             x_t = x_t - (here - there) * _average_velocity(view, x_t, r, t, condition)
         return x_t
 
-    def _pair(self, count: int, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Times and ends, ``r <= t``."""
+    def _pair(self, count: int, moment: Moment) -> tuple[Tensor, Tensor, int]:
+        """Times, ends ``r <= t``, and how many differ: those come first."""
         generator = moment.generator
         first, second = (self._times(count, generator=generator, device=generator.device) for _ in range(2))
         t, r = torch.maximum(first, second), torch.minimum(first, second)
-        equal = torch.rand(count, generator=generator, device=generator.device) < self._equal
-        return t, torch.where(equal, t, r)
+        # Their share is exact in the mean over iterations, whatever the number of samples is.
+        chance = float(torch.rand((), generator=generator, device=generator.device))
+        moving = count - int(self._equal * count + chance)
+        return t, torch.cat((r[:moving], t[moving:])), moving
+
+    def _change(
+        self, x_t: Tensor, velocity: Tensor, times: tuple[Tensor, Tensor], condition: Condition, *, moving: int
+    ) -> Tensor:
+        """``du/dt`` along the trajectory; 0 for those with ``r = t``, whose target does not depend on it."""
+        count = max(moving, 1)  # every rank calls the network
+        x, direction, r, t = (value[:count] for value in (x_t, velocity, *times))
+        some = {name: value[:count] for name, value in condition.items()}
+
+        def average(x: Tensor, end: Tensor, time: Tensor) -> Tensor:
+            return _average_velocity(self.views["student"], x, end, time, some)
+
+        one, zero = torch.ones_like(t), torch.zeros_like(t)
+        # The fused kernels of attention know no forward derivative, the plain one does.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            change = torch.func.jvp(average, (x, r, t), (direction, zero, one))[1]
+        return torch.cat((change, torch.zeros_like(x_t[count:], dtype=change.dtype)))
 
 
 def _load_derivatives() -> None:
