@@ -23,8 +23,24 @@ def test_the_largest_that_fits(largest: int, start: int) -> None:
         tried.append(size)
         return Attempt(size, fits=size <= largest)
 
-    assert search(attempt, start=start) == (largest if largest >= start else None)
+    assert search(attempt, start=start, tolerance=0) == (largest if largest >= start else None)
     assert len(tried) == len(set(tried)) <= 16
+
+
+def test_large_ones_are_found_to_a_share_of_their_size() -> None:
+    tried: list[Attempt] = []
+
+    def attempt(size: int) -> Attempt:
+        tried.append(Attempt(size, fits=size <= 1_234_567))
+        return tried[-1]
+
+    best = search(attempt, maximum=1 << 24, tolerance=0.01)
+    too_large = min(one.batch_size for one in tried if not one.fits)
+    assert best is not None
+    assert best <= 1_234_567 < too_large <= 1.01 * best
+    assert len(tried) <= 30
+    with pytest.raises(ValueError, match="tolerance=1"):
+        search(attempt, tolerance=1)
 
 
 def test_nothing_beyond_the_maximum_is_tried() -> None:
@@ -60,14 +76,14 @@ def test_real_steps_within_a_limit_leave_no_trace(
     ]
     arguments = ["find-batch-size", "experiment=gaussian_mixture_fine_tune", *overrides]
     with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--memory", "3", "--start", "32768", "--maximum", "4194304"])
+        main([*arguments, "--memory", "3", "--start", "32768", "--maximum", "4194304", "--tolerance", "0.1"])
     told = capsys.readouterr().out.splitlines()
     assert ended.value.code == 0, told
     best = int(told[-1].removeprefix("data.batch_size="))
     sizes = {int(line.split()[0]): "fits" in line for line in told[:-1]}
     assert 32768 <= best < 4194304
     assert sizes[best]
-    assert not sizes[best + 1]
+    assert best < min(size for size, fits in sizes.items() if not fits) <= best * 1.1
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
     assert (before[2] == np.random.get_state()[1]).all()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _GIB = 1 << 30
+_TOLERANCE = 1 / 32
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,31 @@ class Attempt:
     reason: str = ""
 
 
-def search(attempt: Callable[[int], Attempt], *, start: int = 1, maximum: int = 65536) -> int | None:
+def search(
+    attempt: Callable[[int], Attempt], *, start: int = 1, maximum: int = 65536, tolerance: float = _TOLERANCE
+) -> int | None:
     """Double until it does not fit, then bisect.
 
     Args:
         attempt: tries one batch size.
         start: first one to try.
         maximum: none larger is tried.
+        tolerance: bisecting ends where the smallest that does not fit is larger by at most this share, or by 1.
 
     Returns:
-        The largest that fits; None if not even ``start`` does.
+        The largest that was tried and fits; None if not even ``start`` does.
 
     Raises:
-        ValueError: unless ``1 <= start <= maximum``.
+        ValueError: unless ``1 <= start <= maximum`` and ``tolerance`` is in [0, 1).
 
     Example:
         >>> search(lambda size: Attempt(size, fits=size <= 37))
         37
+        >>> search(lambda size: Attempt(size, fits=size <= 100_000), start=1024, maximum=1_000_000)
+        98304
     """
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance={tolerance}: expected 0 or more, below 1")
     if not 1 <= start <= maximum:
         raise ValueError(f"start={start}: expected 1 to maximum={maximum}")
     fits, size = 0, start
@@ -57,7 +65,7 @@ def search(attempt: Callable[[int], Attempt], *, start: int = 1, maximum: int = 
     if fits == 0:
         return None
     too_large = min(size, maximum + 1)
-    while too_large - fits > 1:
+    while too_large - fits > max(1, int(fits * tolerance)):
         middle = (fits + too_large) // 2
         if attempt(middle).fits:
             fits = middle
@@ -136,6 +144,9 @@ def add_batch_size_command(commands: Any) -> None:  # noqa: ANN401 - argparse do
     parser.add_argument("--memory", type=float, help="GiB of one process; needed where there is no accelerator")
     parser.add_argument("--start", type=int, default=1, help="first size to try")
     parser.add_argument("--maximum", type=int, default=65536, help="largest size to try")
+    parser.add_argument(
+        "--tolerance", type=float, default=_TOLERANCE, help="share by which a larger one that fits may be missed"
+    )
     parser.add_argument("--steps", type=int, default=3, help="optimizer's steps of each try")
     parser.add_argument("--key", default="data.batch_size", help="setting that holds the batch size")
     parser.set_defaults(run=_find)
@@ -158,7 +169,7 @@ def _find(parsed: argparse.Namespace) -> int:
         sys.stdout.flush()
         return found
 
-    best = search(attempt, start=parsed.start, maximum=parsed.maximum)
+    best = search(attempt, start=parsed.start, maximum=parsed.maximum, tolerance=parsed.tolerance)
     if best is None:
         sys.stderr.write(f"error: not even {parsed.key}={parsed.start} fits\n")
         return 1
